@@ -1,0 +1,193 @@
+"""Interpreters behind one small interface: LiteRT where it has wheels, ``tflite-runtime`` where only that has."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.metadata
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekd_runtime.errors import BackendError, InputError
+
+# (module, distribution), best first. tflite-runtime 2.14 runs int8 without XNNPACK and is 20-30 times slower.
+_INTERPRETERS = {
+    "litert": ("ai_edge_litert.interpreter", "ai-edge-litert"),
+    "tflite-runtime": ("tflite_runtime.interpreter", "tflite-runtime"),
+}
+BACKENDS = tuple(_INTERPRETERS)
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output: ``real = scale * (stored - zero_point)``; ``scale`` is 0 where it is not quantised."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    scale: float = 0.0
+    zero_point: int = 0
+
+    def quantize(self, real: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        """``float32`` → the stored integer dtype, rounded to nearest and clipped; unchanged if not quantised."""
+        if not self.scale:
+            return real.astype(self.dtype, copy=False)
+        limits = np.iinfo(self.dtype)
+        with np.errstate(over="ignore"):  # infinity is clipped like everything else
+            steps = np.rint(real / self.scale)
+        stored: npt.NDArray[Any] = np.clip(steps + self.zero_point, limits.min, limits.max)
+        return stored.astype(self.dtype)
+
+    def dequantize(self, stored: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """The stored dtype → ``float32``."""
+        real = stored.astype(np.float32)
+        return (real - self.zero_point) * self.scale if self.scale else real
+
+
+class Backend(Protocol):
+    """An interpreter with a model in it. Not safe to share between threads; the engine sees to that."""
+
+    name: str
+    version: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    delegated_ops: int
+    """How many graph nodes XNNPACK took over; 0 means that the slow reference kernels run."""
+    total_ops: int
+
+    def invoke(self, arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """Run once. Arrays in the order, shapes and dtypes of ``inputs``; gives those of ``outputs``, as stored."""
+        ...
+
+
+class InterpreterBackend:
+    """The ``Interpreter`` class, which LiteRT and tflite-runtime share."""
+
+    def __init__(
+        self, model: bytes, inputs: dict[str, str], outputs: dict[str, str], *, threads: int, backend: str
+    ) -> None:
+        module, distribution = _INTERPRETERS[backend]
+        self.name = backend
+        try:
+            interpreter_class = importlib.import_module(module).Interpreter
+            self.version = importlib.metadata.version(distribution)
+        except ImportError as error:
+            raise BackendError(f"{backend} is not installed here ({error}); pip install {distribution}") from error
+        try:
+            with _quiet_stderr():
+                self._interpreter = interpreter_class(model_content=model, num_threads=threads)
+                self._interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            raise BackendError(f"{backend} {self.version} refuses the model: {_one_line(error)}") from error
+        self._input_index, self.inputs = _bind(self._interpreter.get_input_details(), inputs, "input")
+        self._output_index, self.outputs = _bind(self._interpreter.get_output_details(), outputs, "output")
+        self.delegated_ops, self.total_ops = self._count_ops()
+
+    def invoke(self, arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        interpreter = self._interpreter
+        for index, array in zip(self._input_index, arrays, strict=True):
+            interpreter.set_tensor(index, array)
+        try:
+            interpreter.invoke()
+        except RuntimeError as error:
+            raise InputError(f"the model cannot run on this input: {_one_line(error)}") from error
+        return [interpreter.get_tensor(index) for index in self._output_index]
+
+    def _count_ops(self) -> tuple[int, int]:
+        """Nodes that XNNPACK took, and all of the model's nodes, from the interpreter's execution plan."""
+        describe = getattr(self._interpreter, "_get_ops_details", None)
+        if describe is None:
+            return 0, 0
+        ops = describe()
+        delegates = [op for op in ops if op["op_name"] == "DELEGATE"]
+        model_ops = [op for op in ops if op["op_name"] != "DELEGATE"]
+        return len(_replaced_by(delegates, model_ops)), len(model_ops)
+
+
+def _replaced_by(delegates: Sequence[dict[str, Any]], model_ops: Sequence[dict[str, Any]]) -> set[int]:
+    """Indices of the ops that the delegates replace: all on the way from a delegate's outputs back to its inputs."""
+    producer = {int(tensor): op for op in model_ops for tensor in op["outputs"]}
+    taken: set[int] = set()
+    for delegate in delegates:
+        border = {int(tensor) for tensor in delegate["inputs"]}
+        queue = [int(tensor) for tensor in delegate["outputs"]]
+        while queue:
+            tensor = queue.pop()
+            op = producer.get(tensor)
+            if op is None or tensor in border or op["index"] in taken:
+                continue
+            taken.add(op["index"])
+            queue.extend(int(source) for source in op["inputs"])
+    return taken
+
+
+def _bind(
+    details: Sequence[dict[str, Any]], names: dict[str, str], what: str
+) -> tuple[list[int], tuple[TensorSpec, ...]]:
+    by_tensor = {detail["name"]: detail for detail in details}
+    indices, specs = [], []
+    for name, tensor in names.items():
+        if tensor not in by_tensor:
+            raise BackendError(f"the model has no {what} tensor {tensor!r}; the bundle's manifest does not fit it")
+        detail = by_tensor[tensor]
+        scale, zero_point = detail["quantization"]
+        indices.append(int(detail["index"]))
+        shape = tuple(int(size) for size in detail["shape"])
+        specs.append(TensorSpec(name, shape, np.dtype(detail["dtype"]), float(scale), int(zero_point)))
+    if len(details) != len(names) or len(set(indices)) != len(names):
+        raise BackendError(f"the model has {len(details)} {what}s; the bundle's manifest names {len(names)}")
+    return indices, tuple(specs)
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Drop the interpreter's C++ chatter ("Created … XNNPACK delegate"); its errors come as exceptions."""
+    saved = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as sink:
+            os.dup2(sink.fileno(), 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def default_threads() -> int:
+    """Threads XNNPACK is given when nobody says: the cores this process may use, at most 4."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(4, cores))
+
+
+def open_model(
+    model: bytes, inputs: dict[str, str], outputs: dict[str, str], *, threads: int | None = None, backend: str = "auto"
+) -> Backend:
+    """Load a ``.tflite``.
+
+    Args:
+        model: the flatbuffer.
+        inputs, outputs: public name → tensor name, in the order in which arrays will be passed.
+        threads: XNNPACK threads, default :func:`default_threads`.
+        backend: ``"litert"``, ``"tflite-runtime"``, or ``"auto"`` for the first that is installed.
+
+    Raises ``BackendError`` when no interpreter is installed or the model is refused.
+    """
+    count = threads or default_threads()
+    if backend != "auto":
+        return InterpreterBackend(model, inputs, outputs, threads=count, backend=backend)
+    for name, (module, _) in _INTERPRETERS.items():
+        try:
+            importlib.import_module(module)
+        except ImportError:
+            continue
+        return InterpreterBackend(model, inputs, outputs, threads=count, backend=name)
+    raise BackendError("no interpreter is installed: pip install ai-edge-litert (or tflite-runtime on 32-bit ARM)")

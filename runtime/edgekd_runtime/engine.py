@@ -1,0 +1,194 @@
+"""One loaded model: text or tensors in, tensors or labels out. Knows nothing of transports."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekd_runtime.backend import Backend, TensorSpec, open_model
+from edgekd_runtime.bundle import Bundle, Golden
+from edgekd_runtime.errors import BundleError, GoldenError, InputError
+
+MAX_BATCH = 64
+
+# Stored integers may differ by this many steps from the recorded ones. Measured on five text bundles: LiteRT against
+# tflite-runtime 1 step at most, LiteRT on arm64 against x86-64 none.
+_GOLDEN_STEPS_SAME = 1
+_GOLDEN_STEPS_OTHER = 3
+_GOLDEN_RTOL = 1e-3
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Classification:
+    """``scores`` are probabilities, ``(labels,) float32``; ``top`` lists (label, score), best first."""
+
+    top: tuple[tuple[str, float], ...]
+    in_scope: bool
+    answers: Mapping[str, str]
+
+    @property
+    def label(self) -> str:
+        return self.top[0][0]
+
+    @property
+    def score(self) -> float:
+        return self.top[0][1]
+
+
+class Engine:
+    """A bundle in an interpreter. Calls from several threads wait for each other."""
+
+    def __init__(self, bundle: Bundle, *, threads: int | None = None, backend: str = "auto") -> None:
+        """Load the model and check it against the bundle's golden answers.
+
+        Raises ``BackendError`` if it does not load, ``GoldenError`` if it answers otherwise than when it was packed.
+        """
+        self.bundle = bundle
+        self.backend: Backend = open_model(
+            bundle.model, bundle.inputs, bundle.outputs, threads=threads, backend=backend
+        )
+        self._lock = threading.Lock()
+        self._check_shapes()
+        if bundle.golden is not None:
+            self._check_golden(bundle.golden)
+
+    @property
+    def takes_text(self) -> bool:
+        return self.bundle.preprocess is not None
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return self.backend.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return self.backend.outputs
+
+    def preprocess(self, text: object) -> list[npt.NDArray[Any]]:
+        """A raw text → the model's input, with the batch axis. Raises ``InputError``."""
+        if self.bundle.preprocess is None:
+            raise InputError(f"model {self.bundle.name!r} does not take raw text; send its input tensors instead")
+        return [self.bundle.preprocess(text)[None]]
+
+    def invoke(self, arrays: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """Run the interpreter on stored values, batch 1."""
+        with self._lock:
+            return self.backend.invoke(arrays)
+
+    def infer(self, inputs: Arrays) -> Arrays:
+        """Run on named tensors with a batch axis of 1 … ``MAX_BATCH``.
+
+        ``float32`` is quantised where the model wants integers; outputs come back as ``float32``, dequantised.
+        Raises ``InputError`` naming the tensor that does not fit.
+        """
+        columns = [self._fit(spec, inputs) for spec in self.inputs]
+        if extra := set(inputs) - {spec.name for spec in self.inputs}:
+            wanted = ", ".join(spec.name for spec in self.inputs)
+            raise InputError(f"there is no input {sorted(extra)[0]!r}; the model's inputs are: {wanted}")
+        batch = len(columns[0])
+        if any(len(column) != batch for column in columns):
+            raise InputError("the inputs have different batch sizes")
+        rows = [self.invoke([column[i : i + 1] for column in columns]) for i in range(batch)]
+        stacked = [np.concatenate([row[k] for row in rows]) for k in range(len(self.outputs))]
+        answer = {spec.name: spec.dequantize(array) for spec, array in zip(self.outputs, stacked, strict=True)}
+        if strange := [name for name, array in answer.items() if not np.isfinite(array).all()]:
+            raise InputError(f"the model's output {strange[0]!r} holds NaN or infinity for this input")
+        return answer
+
+    def classify(self, text: object, top_k: int = 3) -> Classification:
+        """A raw text → its best ``top_k`` labels. Raises ``InputError``."""
+        stored = self.invoke(self.preprocess(text))[0]
+        return self.rank(self.outputs[0].dequantize(stored)[0], top_k)
+
+    def rank(self, logits: npt.NDArray[np.float32], top_k: int) -> Classification:
+        """``(labels,) float32`` logits → the ``top_k`` best labels with softmax scores."""
+        labels = self.bundle.labels
+        if not labels:
+            raise InputError(f"model {self.bundle.name!r} has no labels, so it cannot classify; use infer")
+        scores = np.exp(logits - logits.max())
+        total = float(scores.sum())
+        order = (-logits).argsort(kind="stable")[: max(1, top_k)].tolist()
+        top = tuple((labels[i], float(scores[i]) / total) for i in order)
+        in_scope = self.bundle.threshold is None or top[0][1] >= self.bundle.threshold
+        return Classification(top, in_scope, self.bundle.answers.get(top[0][0], {}) if in_scope else {})
+
+    def _fit(self, spec: TensorSpec, inputs: Arrays) -> npt.NDArray[Any]:
+        if spec.name not in inputs:
+            raise InputError(f"input {spec.name!r} is missing")
+        array = inputs[spec.name]
+        if array.shape[1:] != spec.shape[1:] or array.ndim != len(spec.shape):
+            raise InputError(f"input {spec.name!r} must have shape {_shape(spec)}, not {list(array.shape)}")
+        if not 1 <= len(array) <= MAX_BATCH:
+            raise InputError(f"input {spec.name!r} has a batch of {len(array)}; 1 to {MAX_BATCH} are taken")
+        if array.dtype == spec.dtype:
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise InputError(f"input {spec.name!r} holds NaN or infinity")
+            if self.bundle.preprocess is not None:
+                self.bundle.preprocess.check(array)
+            return array
+        if array.dtype == np.float32 and spec.scale:
+            if not np.isfinite(array).all():
+                raise InputError(f"input {spec.name!r} holds NaN or infinity")
+            return spec.quantize(array)
+        raise InputError(f"input {spec.name!r} must be {spec.dtype}, not {array.dtype}")
+
+    def _check_shapes(self) -> None:
+        """The bundle's own parts must fit each other before anybody is served."""
+        for spec in (*self.inputs, *self.outputs):
+            if not spec.shape or spec.shape[0] != 1:
+                raise BundleError(
+                    f"tensor {spec.name!r} has shape {list(spec.shape)}; the first axis must be a batch of 1"
+                )
+        preprocess, labels = self.bundle.preprocess, self.bundle.labels
+        if preprocess and (len(self.inputs) != 1 or self.inputs[0].shape != (1, preprocess.length)):
+            raise BundleError(f"preprocess.json makes (1, {preprocess.length}), which is not what the model takes")
+        if labels and self.outputs[0].shape != (1, len(labels)):
+            raise BundleError(f"labels.txt has {len(labels)} labels, the model's output is {self.outputs[0].shape}")
+
+    def _check_golden(self, golden: Golden) -> None:
+        where = f"bundle {self.bundle.name!r} on {self.backend.name} {self.backend.version}"
+        if not len(golden):
+            raise BundleError(f"{where}: golden.bin holds no samples")
+        arrays = [(spec, golden.inputs.get(spec.name)) for spec in self.inputs]
+        arrays += [(spec, golden.outputs.get(spec.name)) for spec in self.outputs]
+        for spec, array in arrays:
+            if array is None or array.shape != (len(golden), *spec.shape[1:]) or array.dtype != spec.dtype:
+                raise BundleError(f"{where}: golden.bin does not fit the model's tensor {spec.name!r}")
+        if self.bundle.preprocess and golden.texts:
+            try:
+                made = np.stack([self.bundle.preprocess(text) for text in golden.texts])
+            except InputError as error:
+                raise GoldenError(f"{where}: a golden text is refused: {error}") from error
+            if not np.array_equal(made, golden.inputs[self.inputs[0].name]):
+                raise GoldenError(f"{where}: preprocessing gives other ids than when it was packed; convert it again")
+        same = golden.backend == self.backend.name
+        steps = _GOLDEN_STEPS_SAME if same else _GOLDEN_STEPS_OTHER
+        for i in range(len(golden)):
+            got = self.invoke([golden.inputs[spec.name][i : i + 1] for spec in self.inputs])
+            for spec, array in zip(self.outputs, got, strict=True):
+                if not _close(array[0], golden.outputs[spec.name][i], steps):
+                    raise GoldenError(
+                        f"{where}: golden sample {i} gives another {spec.name!r} than when it was packed "
+                        f"(recorded on {golden.backend}); this interpreter computes wrongly or the model was altered"
+                    )
+
+
+def _close(got: npt.NDArray[Any], recorded: npt.NDArray[Any], steps: int) -> bool:
+    if got.shape != recorded.shape or got.dtype != recorded.dtype:
+        return False
+    if np.issubdtype(got.dtype, np.integer):
+        return bool(np.abs(got.astype(np.int64) - recorded.astype(np.int64)).max(initial=0) <= steps)
+    return bool(
+        np.allclose(got, recorded, rtol=_GOLDEN_RTOL, atol=_GOLDEN_RTOL * float(np.abs(recorded).max(initial=0)))
+    )
+
+
+def _shape(spec: TensorSpec) -> list[int]:
+    return [-1, *spec.shape[1:]]

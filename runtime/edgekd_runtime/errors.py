@@ -1,0 +1,44 @@
+"""The error tree of the device runtime. A message is one line: what, where, and how to mend it.
+
+``exit_code`` is what the command line ends with; HTTP statuses are in one table in :mod:`edgekd_runtime.server`.
+"""
+
+
+class RuntimeFault(Exception):
+    """Root of all errors that the runtime raises on purpose."""
+
+    exit_code = 1
+
+
+class BundleError(RuntimeFault):
+    """The ``.edgekd`` file cannot be used: missing, damaged, hostile, or of another version."""
+
+
+class GoldenError(BundleError):
+    """The model runs, but its answers differ from those recorded when it was packed."""
+
+
+class PreprocessError(BundleError):
+    """A preprocessing description is malformed."""
+
+
+class BackendError(RuntimeFault):
+    """No interpreter is installed, or it refuses the model."""
+
+
+class ServeError(RuntimeFault):
+    """The server cannot start: port taken, socket path not usable."""
+
+
+class InputError(RuntimeFault):
+    """The caller's input does not fit the model. The caller can mend it."""
+
+    exit_code = 2
+
+
+class ModelNotFoundError(RuntimeFault):
+    """No model of that name or version is loaded."""
+
+
+class BodyTooLargeError(RuntimeFault):
+    """A request is larger than the server takes."""

@@ -1,0 +1,133 @@
+"""Hashed word and character n-grams: raw text in, ``(length,) int32`` ids out.
+
+The feature set is fastText's (Joulin et al. 2016, "Bag of Tricks for Efficient Text Classification"; Bojanowski et
+al. 2017 for character n-grams): n-grams are hashed into a fixed number of buckets (Weinberger et al. 2009), so there
+is no vocabulary to ship. CRC-32 is the hash because it is in the standard library of every Python, runs in C and
+gives the same value on every platform.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from zlib import crc32
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekd_runtime.errors import InputError, PreprocessError
+
+KIND = "text-ngram"
+
+# Scripts written without spaces (Han, kana): there every character is a word of its own.
+_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
+_CJK_RUN = re.compile(f"[{_CJK}]+")
+_WORD = re.compile(f"[{_CJK}]|[^\\W_{_CJK}]+(?:'[^\\W_{_CJK}]+)*|[?!$€£¥%]")
+
+
+@dataclass(frozen=True)
+class TextNgram:
+    """Turns a sentence into the ids of its hashed n-grams.
+
+    Output layout, ``(length,) int32``: position 0 holds the number ``n`` of n-grams that follow, ``1 … n`` hold
+    bucket ids in ``[1, buckets)``, the rest is 0. The student uses ``n`` to look up its length normalisation, so
+    that no arithmetic on ids (which int8 cannot hold) is needed in the graph.
+
+    When a text has more than ``length - 1`` n-grams, whole words win over word pairs, and those over characters.
+    """
+
+    buckets: int = 16384
+    length: int = 256
+    word_ngrams: tuple[int, int] = (1, 2)
+    char_ngrams: tuple[int, int] = (3, 4)
+    max_chars: int = 4096
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.buckets <= 1 << 24:
+            raise PreprocessError(f"text-ngram: buckets must be between 2 and {1 << 24}, not {self.buckets}")
+        if not 2 <= self.length <= 1 << 16:
+            raise PreprocessError(f"text-ngram: length must be between 2 and {1 << 16}, not {self.length}")
+        if not 1 <= self.max_chars <= 1 << 20:
+            raise PreprocessError(f"text-ngram: max_chars must be between 1 and {1 << 20}, not {self.max_chars}")
+        for name, (low, high) in (("word_ngrams", self.word_ngrams), ("char_ngrams", self.char_ngrams)):
+            if not 0 <= low <= high <= 16:
+                raise PreprocessError(
+                    f"text-ngram: {name} must be [low, high] with 0 ≤ low ≤ high ≤ 16, not {[low, high]}"
+                )
+
+        if not self.word_ngrams[1] and not self.char_ngrams[1]:
+            raise PreprocessError(
+                "text-ngram: word_ngrams and char_ngrams are both empty; nothing would be left of a text"
+            )
+
+    @classmethod
+    def from_dict(cls, spec: Mapping[str, object]) -> TextNgram:
+        """Read the ``preprocess.json`` form. Raises ``PreprocessError`` on unknown, missing or mistyped keys."""
+        known = set(cls.__dataclass_fields__)
+        given = {key: value for key, value in spec.items() if key not in ("kind", "version")}
+        if set(given) != known:
+            wrong = ", ".join(repr(key) for key in sorted(set(given) ^ known))
+            raise PreprocessError(f"text-ngram: unknown or missing keys: {wrong[:200]}")
+        values: dict[str, object] = {}
+        for key, value in given.items():
+            if key.endswith("_ngrams"):
+                if not (isinstance(value, list) and len(value) == 2 and all(type(v) is int for v in value)):
+                    raise PreprocessError(f"text-ngram: {key} must be two whole numbers, not {value!r}")
+                values[key] = (value[0], value[1])
+            elif type(value) is not int:
+                raise PreprocessError(f"text-ngram: {key} must be a whole number, not {value!r}")
+            else:
+                values[key] = value
+        return cls(**values)  # type: ignore[arg-type]
+
+    def to_dict(self) -> dict[str, object]:
+        """The ``preprocess.json`` form, read back by :meth:`from_dict`."""
+        fields = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {"kind": KIND, "version": 1, **fields}
+
+    def __call__(self, text: object) -> npt.NDArray[np.int32]:
+        """``str`` → ``(length,) int32``. Raises ``InputError`` for anything that is not a non-empty text."""
+        if not isinstance(text, str):
+            raise InputError(f"expected a text, got {type(text).__name__}")
+        if len(text) > self.max_chars:
+            raise InputError(f"the text has {len(text)} characters; at most {self.max_chars} are taken")
+        buckets = self.buckets - 1
+        grams = islice(self._grams(text), self.length - 1)
+        ids = [1 + crc32(gram.encode("utf-8", "replace")) % buckets for gram in grams]
+        if not ids:
+            raise InputError("the text is empty or holds no letters, digits or characters to work on")
+        row = np.zeros(self.length, np.int32)
+        row[0] = len(ids)
+        row[1 : len(ids) + 1] = ids
+        return row
+
+    def check(self, rows: npt.NDArray[np.int32]) -> None:
+        """Raise ``InputError`` unless ``rows``, ``(n, length) int32`` from elsewhere, are ids that the model has."""
+        if rows.min(initial=0) < 0 or rows.max(initial=0) >= self.buckets or rows[:, 0].max(initial=0) >= self.length:
+            raise InputError(f"ids must lie in [0, {self.buckets}), the count before them in [0, {self.length})")
+
+    def _grams(self, text: str) -> Iterator[str]:
+        text = unicodedata.normalize("NFKC", text).lower().replace("\u2019", "'")  # the apostrophe that phones type
+        words = _WORD.findall(text)
+        low, high = self.word_ngrams
+        for n in range(max(low, 1), high + 1):
+            yield from _windows(words, n)
+        low, high = self.char_ngrams
+        # Not of Han and kana: there words 1-2 are characters 1-2 already, and longer ones only dilute them.
+        spaced = _CJK_RUN.sub(" ", text)
+        if high and any(map(str.isalnum, spaced)):
+            joined = f"<{' '.join(spaced.split())}>"
+            for n in range(max(low, 1), high + 1):
+                for i in range(len(joined) - n + 1):
+                    yield "#" + joined[i : i + n]
+
+
+def _windows(words: Sequence[str], n: int) -> Iterator[str]:
+    if n == 1:
+        yield from words
+        return
+    for i in range(len(words) - n + 1):
+        yield " ".join(words[i : i + n])

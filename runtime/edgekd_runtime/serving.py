@@ -1,0 +1,120 @@
+"""Sockets and signals: runs the application under uvicorn on TCP, on a unix socket, or on both."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import ipaddress
+import signal
+import socket
+import stat
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from edgekd_runtime import server
+from edgekd_runtime.engine import Engine
+from edgekd_runtime.errors import ServeError
+
+_BACKLOG = 128
+_KEEP_ALIVE_S = 75
+_DRAIN_S = 5
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` reaches this machine only."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def listen_tcp(host: str, port: int) -> socket.socket:
+    """A listening TCP socket. Raises ``ServeError``."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        # Named as TCP, or asyncio does not set TCP_NODELAY on what it accepts: 44 ms an answer without uvloop.
+        sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(_BACKLOG)
+    except (OSError, OverflowError, UnicodeError) as error:
+        hint = "; take another --port" if getattr(error, "errno", None) == errno.EADDRINUSE else ""
+        raise ServeError(f"cannot listen on {host} port {port}: {getattr(error, 'strerror', error)}{hint}") from error
+    return sock
+
+
+def listen_unix(path: Path) -> socket.socket:
+    """A listening unix socket, for this user and group only. A dead server's socket file is replaced."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.exists():
+            _remove_stale(path)
+        sock.bind(str(path))
+        path.chmod(0o660)
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        raise ServeError(f"cannot listen on unix socket {path}: {error.strerror or error}") from error
+    return sock
+
+
+def _remove_stale(path: Path) -> None:
+    if not stat.S_ISSOCK(path.stat().st_mode):
+        raise ServeError(f"{path} exists and is not a socket; remove it or take another --uds")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+    raise ServeError(f"another server answers on {path}; stop it or take another --uds")
+
+
+def serve(
+    engines: Mapping[str, Engine], sockets: list[socket.socket], max_body_bytes: int, on_ready: Callable[[], None]
+) -> None:
+    """Serve until SIGTERM or SIGINT, then let running requests finish and remove the unix sockets."""
+    config = uvicorn.Config(
+        server.create_app(engines, max_body_bytes=max_body_bytes),
+        http=_protocol(engines, max_body_bytes),
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        lifespan="off",
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_DRAIN_S,
+        server_header=False,
+    )
+    # uvicorn raises the signal again once it has drained; without a handler of ours that would kill the process
+    # before the sockets are removed.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    gc.collect()
+    gc.freeze()  # what is loaded by now lives as long as the server; collections need not look at it
+    paths = [Path(sock.getsockname()) for sock in sockets if sock.family == socket.AF_UNIX]
+    try:
+        _Server(config, on_ready).run(sockets=sockets)
+    finally:
+        for path in paths:
+            path.unlink(missing_ok=True)
+
+
+def _protocol(engines: Mapping[str, Engine], max_body_bytes: int) -> Any:
+    try:
+        from edgekd_runtime.direct import direct_protocol
+    except ImportError:  # no httptools
+        return "h11"
+    return direct_protocol(server.posts(engines), max_body_bytes)
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._on_ready()
