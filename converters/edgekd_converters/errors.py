@@ -1,0 +1,38 @@
+"""The error tree of the converters. A message is one line: what, where, and how to mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class ConverterError(Exception):
+    """Root of all errors that the converters raise on purpose."""
+
+    exit_code = 1
+
+
+class LoadError(ConverterError):
+    """The source model cannot be read or turned into a float32 ``.tflite``."""
+
+
+class SourceNotFoundError(LoadError):
+    """There is no such file."""
+
+    exit_code = 2
+
+
+class RunError(ConverterError):
+    """The interpreter refuses a model, or a model a sample."""
+
+
+class QuantizeError(ConverterError):
+    """The quantiser cannot make an int8 model of this float model."""
+
+
+class NotIntegerError(QuantizeError):
+    """The model still computes in something other than integers. ``reasons`` has one line per op."""
+
+    def __init__(self, reasons: Sequence[str]) -> None:
+        self.reasons = tuple(reasons)
+        more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+        super().__init__(f"this cannot be called int8: {reasons[0]}{more}")

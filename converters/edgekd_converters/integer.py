@@ -1,0 +1,68 @@
+"""What "int8" means here: no Flex op, no float arithmetic, no tensor whose size is known only at run time."""
+
+from __future__ import annotations
+
+from edgekd_converters.errors import NotIntegerError
+from edgekd_converters.graph import Graph, Op
+
+_FLOATS = frozenset({"FLOAT16", "BFLOAT16", "FLOAT32", "FLOAT64", "COMPLEX64", "COMPLEX128"})
+
+# Ops whose output size hangs on the value of an operand: op → position of that operand.
+_SIZE_OPERAND = {
+    "RESHAPE": 1,
+    "FILL": 0,
+    "BROADCAST_TO": 1,
+    "TILE": 1,
+    "EXPAND_DIMS": 1,
+    "RESIZE_BILINEAR": 1,
+    "RESIZE_NEAREST_NEIGHBOR": 1,
+    "TRANSPOSE_CONV": 0,
+    "PAD": 1,
+    "PADV2": 1,
+    "MIRROR_PAD": 1,
+    "SLICE": 2,
+    "STRIDED_SLICE": 2,
+    "TOPK_V2": 1,
+    "ONE_HOT": 1,
+    "RANGE": 1,
+}
+# Ops whose output size hangs on the data themselves.
+_DATA_SIZED = frozenset({"WHERE", "UNIQUE", "NON_MAX_SUPPRESSION_V4", "NON_MAX_SUPPRESSION_V5"})
+
+
+def integer_fraction(graph: Graph) -> float:
+    """Ops that touch no float tensor, as a fraction of all ops."""
+    return sum(_float_reason(op) is None for op in graph.ops) / len(graph.ops)
+
+
+def require_integer(graph: Graph) -> None:
+    """Return only if every op computes in integers on sizes known beforehand; else raise ``NotIntegerError``."""
+    # The quantiser puts (de)quantise ops around what it cannot do; the op between them is the one to name.
+    suspects = sorted(graph.ops, key=lambda op: op.name in ("QUANTIZE", "DEQUANTIZE"))
+    if reasons := [reason for op in suspects for reason in [_reason(op)] if reason]:
+        raise NotIntegerError(reasons)
+
+
+def _reason(op: Op) -> str | None:
+    if op.name.startswith("Flex"):
+        return f"{op} is a TensorFlow op, which the device's interpreter does not have; write it with builtin ops"
+    return _float_reason(op) or _dynamic_reason(op)
+
+
+def _float_reason(op: Op) -> str | None:
+    for tensor in (*op.inputs, *op.outputs):
+        if tensor.dtype in _FLOATS:
+            return f"{op} works on {tensor.dtype} tensor {tensor.name!r}; the quantiser has no integer form for it"
+    return None
+
+
+def _dynamic_reason(op: Op) -> str | None:
+    for tensor in (*op.inputs, *op.outputs):
+        if tensor.is_dynamic:
+            return f"{op} has tensor {tensor.name!r} of unknown size {list(tensor.shape)}; fix the model's input shape"
+    if op.name in _DATA_SIZED:
+        return f"{op} gives a tensor whose size depends on the data"
+    position = _SIZE_OPERAND.get(op.name)
+    if position is not None and position < len(op.inputs) and not op.inputs[position].is_constant:
+        return f"{op} takes its output's size from tensor {op.inputs[position].name!r} at run time"
+    return None

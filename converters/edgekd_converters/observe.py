@@ -1,0 +1,65 @@
+"""A graph whose every tensor can be read after a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+from edgekd_converters.errors import RunError
+from edgekd_converters.graph import Graph
+from edgekd_converters.quiet import quiet
+
+Feed = Mapping[str, npt.NDArray[Any]]
+"""Public input name → array with the batch axis."""
+
+
+class Observer:
+    """Runs a graph on the reference kernels, which keep their intermediate tensors."""
+
+    def __init__(self, graph: Graph) -> None:
+        """Raises ``RunError`` when the interpreter refuses the model."""
+        self.graph = graph
+        try:
+            with quiet():  # it warns that keeping all tensors is for debugging, which this is
+                self._interpreter = Interpreter(
+                    model_content=graph.content,
+                    experimental_preserve_all_tensors=True,
+                    experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+                )
+                self._interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            raise RunError(f"the interpreter refuses the model: {_one_line(error)}") from error
+        index = {tensor.name: tensor.index for tensor in graph.tensors}
+        self._inputs = {name: index[tensor] for name, tensor in graph.signature.inputs.items()}
+        details = self._interpreter.get_tensor_details()
+        self._quantization = {int(detail["index"]): detail["quantization"] for detail in details}
+
+    def run(self, feed: Feed) -> None:
+        """Raises ``RunError`` when the sample does not fit the model."""
+        if missing := set(self._inputs) ^ set(feed):
+            raise RunError(f"the sample and the model's inputs differ by {sorted(missing)[0]!r}")
+        try:
+            for name, index in self._inputs.items():
+                self._interpreter.set_tensor(index, feed[name])
+            self._interpreter.invoke()
+        except (RuntimeError, ValueError) as error:
+            raise RunError(f"the model cannot run on a sample: {_one_line(error)}") from error
+
+    def read(self, index: int) -> npt.NDArray[Any]:
+        """The tensor as it is stored."""
+        stored: npt.NDArray[Any] = self._interpreter.get_tensor(index)
+        return stored
+
+    def read_real(self, index: int) -> npt.NDArray[np.float64]:
+        """The tensor dequantised, if it is quantised at all."""
+        values: npt.NDArray[np.float64] = self.read(index).astype(np.float64)
+        scale, zero_point = self._quantization[index]
+        return (values - zero_point) * scale if scale else values
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
