@@ -1,0 +1,72 @@
+"""What every verb shares: options, errors as one line, output for people or machines."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from edgekd.errors import EdgekdError
+
+
+class FiniteRange(click.FloatRange):
+    """A float range that takes neither NaN nor infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+PATH = click.Path(path_type=Path)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+quiet_option = click.option("--quiet", is_flag=True, help="Show no progress and print no table.")
+text_column_option = click.option(
+    "--text-column", default="text", show_default=True, help="Column that holds the text."
+)
+label_column_option = click.option(
+    "--label-column", default="label", show_default=True, help="Column that holds the label."
+)
+seed_option = click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Makes a run repeat."
+)
+
+
+def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """One line on standard error and the error's exit code, instead of a traceback."""
+
+    @wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except EdgekdError as error:
+            click.echo(f"edgekd: {error}", err=True)
+            sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("edgekd: interrupted; nothing was written", err=True)
+            sys.exit(130)
+
+    return wrapped
+
+
+def print_result(
+    report: dict[str, Any], title: str, rows: Sequence[tuple[str, str]], *, as_json: bool, quiet: bool
+) -> None:
+    """The report as JSON, or a two-column table, or nothing."""
+    if as_json:
+        click.echo(json.dumps(report, ensure_ascii=False))
+    elif not quiet:
+        table = Table(title=title, title_justify="left", show_header=False)
+        for row in rows:
+            table.add_row(*row)
+        Console().print(table)
