@@ -36,7 +36,7 @@ class Observer:
         index = {tensor.name: tensor.index for tensor in graph.tensors}
         self._inputs = {name: index[tensor] for name, tensor in graph.signature.inputs.items()}
         details = self._interpreter.get_tensor_details()
-        self._quantization = {int(detail["index"]): detail["quantization"] for detail in details}
+        self._quantization = {int(detail["index"]): detail["quantization_parameters"] for detail in details}
 
     def run(self, feed: Feed) -> None:
         """Raises ``RunError`` when the sample does not fit the model."""
@@ -57,8 +57,16 @@ class Observer:
     def read_real(self, index: int) -> npt.NDArray[np.float64]:
         """The tensor dequantised, if it is quantised at all."""
         values: npt.NDArray[np.float64] = self.read(index).astype(np.float64)
-        scale, zero_point = self._quantization[index]
-        return (values - zero_point) * scale if scale else values
+        parameters = self._quantization[index]
+        scales = parameters["scales"]
+        if not scales.size:
+            return values
+        zero_points = np.broadcast_to(parameters["zero_points"], scales.shape)  # one may serve many scales
+        shape = [1] * values.ndim
+        if scales.size > 1:  # one per slice along this axis
+            shape[parameters["quantized_dimension"]] = scales.size
+        real: npt.NDArray[np.float64] = (values - zero_points.reshape(shape)) * scales.reshape(shape)
+        return real
 
 
 def _one_line(error: Exception) -> str:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import tokenize
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ def content_key(**parts: Any) -> str:
 def cached_array(kind: str, key: str, compute: Callable[[], npt.NDArray[Any]]) -> tuple[npt.NDArray[Any], bool]:
     """The array stored under ``kind`` and ``key``, computed and stored if absent; and whether it was there."""
     path = cache_root() / kind / f"{key}.npy"
-    with contextlib.suppress(OSError, ValueError, EOFError), path.open("rb") as file:
+    damaged = (ValueError, EOFError, tokenize.TokenError)  # the last from numpy's reading of a header
+    with contextlib.suppress(OSError, *damaged), path.open("rb") as file:
         array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)  # type: ignore[no-untyped-call]
         return array, True
     array = compute()

@@ -51,7 +51,11 @@ def _check_whole(folder: Path) -> None:
     record = folder / "distill.json"
     if not record.is_file():
         return
-    for name, wanted in json.loads(record.read_text("utf-8")).get("files", {}).items():
+    content = json.loads(record.read_text("utf-8"))
+    files = content.get("files", {}) if isinstance(content, dict) else None
+    if not isinstance(files, dict):
+        raise DataError(f"{record}: is not as 'edgekd distill' writes it; distil again, or remove it")
+    for name, wanted in files.items():
         if hashlib.sha256((folder / name).read_bytes()).hexdigest() != wanted:
             raise DataError(
                 f"{folder}: {name} is not the one that distill.json was written with; distil again, or "

@@ -77,11 +77,6 @@ def test_integers_that_mean_themselves_are_left_alone(student_graph: Graph, stud
     np.testing.assert_array_equal(observer.read_real(ids), student_rows[0])
 
 
-@pytest.mark.xfail(
-    reason="bug: observe.py read_real: 'quantization' is (0, 0) for a tensor with a scale per channel, so weights come "
-    "out as bare integers",
-    strict=True,
-)
 def test_weights_with_a_scale_per_channel_are_read_as_real(int8_graph: Graph) -> None:
     observer = Observer(int8_graph)
     (weights,) = (tensor for tensor in int8_graph.tensors if tensor.shape == (3, 2) and tensor.is_constant)
