@@ -16,6 +16,7 @@ from edgekd_runtime import __version__, bundle
 from edgekd_runtime.backend import BACKENDS
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.errors import InputError, RuntimeFault
+from edgekd_runtime.poll import DEFAULT_WINDOW_US
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
 
@@ -72,6 +73,14 @@ def _open(path: Path, threads: int | None, backend: str) -> Engine:
     metavar="BYTES",
     help="Largest request body.",
 )
+@click.option(
+    "--busy-poll",
+    type=click.IntRange(0, 100_000),
+    default=DEFAULT_WINDOW_US,
+    show_default=True,
+    metavar="MICROSECONDS",
+    help="Stay awake this long for a client that asks without a pause; 0 saves the power and answers later.",
+)
 @_threads
 @_backend
 @_reports_faults
@@ -82,6 +91,7 @@ def serve(
     uds: Path | None,
     allow_remote: bool,
     max_body: int,
+    busy_poll: int,
     threads: int | None,
     backend: str,
 ) -> None:
@@ -99,7 +109,8 @@ def serve(
         sockets.append(serving.listen_unix(uds))
         where.append(f"unix:{uds}")
     ready = f"serving {_one_line(engine)} on {' and '.join(where)}"
-    serving.serve({engine.bundle.name: engine}, sockets, max_body, lambda: click.echo(ready))
+    limits = {"max_body_bytes": max_body, "busy_poll_us": busy_poll}
+    serving.serve({engine.bundle.name: engine}, sockets, lambda: click.echo(ready), **limits)
 
 
 def _one_line(engine: Engine) -> str:
@@ -118,9 +129,9 @@ def _one_line(engine: Engine) -> str:
 @_reports_faults
 def infer(bundle_path: Path, text: str, top_k: int, as_json: bool, threads: int | None, backend: str) -> None:
     """Classify one text with BUNDLE, without a server."""
-    from edgekd_runtime.wire import classification
+    from edgekd_runtime.wire import ClassifyWriter
 
-    result = classification(_open(bundle_path, threads, backend), text, top_k)
+    result = json.loads(f"{{{ClassifyWriter(_open(bundle_path, threads, backend)).result(text, top_k)}}}")
     if as_json:
         click.echo(json.dumps(result, ensure_ascii=False))
         return

@@ -2,8 +2,9 @@
 
 A small model answers in tens of microseconds, less than an ASGI task, its two writes and routing cost. Here httptools
 still parses and uvicorn still owns connection, limits and shutdown; only a complete POST to a known path is answered
-where its last byte arrives. Everything else goes on as usual. Where httptools has no wheels (armv7l) uvicorn takes its
-pure-Python protocol and every request goes through ASGI: slower, same answers.
+where its last byte arrives. A client says the same head every time, so heads that httptools has read once, byte for
+byte, are remembered with what they mean. Everything else goes on as usual. Where httptools has no wheels (armv7l)
+uvicorn takes its pure-Python protocol and every request goes through ASGI: slower, same answers.
 """
 
 from __future__ import annotations
@@ -14,28 +15,60 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from edgekd_runtime.poll import BusyPoll
 from edgekd_runtime.server import Post, fault_reply, too_large
 
 _HEAD = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n"
+_BLANK_LINE = b"\r\n\r\n"
+_MAX_HEADS, _MAX_HEAD_BYTES = 256, 2048
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
-def direct_protocol(posts: Mapping[str, Post], max_body_bytes: int) -> type[HttpToolsProtocol]:
+def direct_protocol(posts: Mapping[str, Post], max_body_bytes: int, poll: BusyPoll) -> type[HttpToolsProtocol]:
     """uvicorn's protocol class, answering ``posts`` (path → answer) directly."""
     by_url = {path.encode(): answer for path, answer in posts.items()}
+    heads: dict[bytes, tuple[Post, str, int]] = {}  # → answer, content type, length of the body
 
     class DirectProtocol(HttpToolsProtocol):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self._answer: Post | None = None
-            self._body = bytearray()
+            self._content_type = ""
+            self._length = -1
+            self._body = b""
+            self._between = True  # two messages, so that the next byte begins a head
+
+        def data_received(self, data: bytes) -> None:
+            poll.asked()
+            head, _, body = data.partition(_BLANK_LINE)
+            known = heads.get(head) if self._between else None
+            if known is not None and known[2] == len(body) and self._idle():
+                self._write(*known[0](body, known[1]), keep_alive=True)
+                return
+            began = self._between
+            self._length = -1
+            super().data_received(data)
+            one_request = began and self._between and self._length == len(body)
+            if one_request and self._answer and len(heads) < _MAX_HEADS and len(head) <= _MAX_HEAD_BYTES:
+                heads[head] = (self._answer, self._content_type, self._length)
+
+        def on_message_begin(self) -> None:
+            self._between = False
+            # uvicorn's part of it, the ASGI scope, waits until it is known that ASGI answers.
+            self.url = b""
+            self.headers = []
+            self.expect_100_continue = False
 
         def on_headers_complete(self) -> None:
             self._answer = by_url.get(self.url) if self._may_answer() else None
-            self._body = bytearray()
             if self._answer is None:
-                super().on_headers_complete()
-            elif self._declared_bytes() > max_body_bytes:
+                self._hand_over()
+                return
+            headers = dict(self.headers)
+            self._content_type = headers.get(b"content-type", b"").decode("latin-1")
+            self._body = b""
+            declared = int(headers.get(b"content-length", b"0"))  # httptools has refused what is not a number
+            if declared > max_body_bytes:
                 self._write(*fault_reply(too_large(max_body_bytes)), keep_alive=False)
 
         def on_body(self, body: bytes) -> None:
@@ -47,23 +80,32 @@ def direct_protocol(posts: Mapping[str, Post], max_body_bytes: int) -> type[Http
                 self._write(*fault_reply(too_large(max_body_bytes)), keep_alive=False)
 
         def on_message_complete(self) -> None:
+            self._between = True
             if self._answer is None:
                 super().on_message_complete()
             elif not self.transport.is_closing():
-                content_type = next((value for name, value in self.headers if name == b"content-type"), b"")
-                status, content = self._answer(bytes(self._body), content_type.decode("latin-1"))
-                self._write(status, content, keep_alive=self.parser.should_keep_alive())
-                self._answer = None
+                status, content = self._answer(self._body, self._content_type)
+                keep_alive = self.parser.should_keep_alive()
+                self._length = len(self._body) if keep_alive else -1
+                self._write(status, content, keep_alive=keep_alive)
 
-        def _declared_bytes(self) -> int:
-            declared = next((value for name, value in self.headers if name == b"content-length"), b"0")
-            return int(declared)  # httptools has refused what is not a number
+        def _hand_over(self) -> None:
+            """Give uvicorn the request as if it had seen it from the start."""
+            url, headers, expects = self.url, self.headers, self.expect_100_continue
+            super().on_message_begin()
+            self.url, self.expect_100_continue = url, expects
+            self.headers += headers
+            super().on_headers_complete()
 
         def _may_answer(self) -> bool:
-            """A plain POST, nothing of an earlier request pending, and a client that reads its answers."""
-            idle = self.cycle is None or self.cycle.response_complete
+            """A plain POST, and nobody waits."""
             plain = not self.expect_100_continue and not self.parser.should_upgrade()
-            return idle and plain and not self.flow.write_paused and self.parser.get_method() == b"POST"
+            return plain and self.parser.get_method() == b"POST" and self._idle()
+
+        def _idle(self) -> bool:
+            """Nothing of an earlier request is pending, and the client reads its answers."""
+            answered = self.cycle is None or self.cycle.response_complete
+            return answered and not self.flow.write_paused and not self.transport.is_closing()
 
         def _write(self, status: int, content: bytes, *, keep_alive: bool) -> None:
             ending = b"" if keep_alive else b"connection: close\r\n"
@@ -71,5 +113,6 @@ def direct_protocol(posts: Mapping[str, Post], max_body_bytes: int) -> type[Http
             if not keep_alive:
                 self.transport.close()
             self.on_response_complete()  # uvicorn's: counts the request and arms the keep-alive timer
+            poll.answered(self.loop)
 
     return DirectProtocol

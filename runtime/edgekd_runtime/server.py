@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -25,7 +24,6 @@ Post = Callable[[bytes, str], Reply]
 """Answers the body and content type of one POST; never raises."""
 
 _log = logging.getLogger("edgekd_runtime")
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 _STATUS: dict[type[Exception], int] = {
     errors.ModelNotFoundError: 404,
@@ -40,34 +38,32 @@ def posts(engines: Mapping[str, Engine]) -> dict[str, Post]:
     table: dict[str, Post] = {}
     for name, engine in engines.items():
         base = f"/v2/models/{name}"
-        table[f"/v1/models/{name}:classify"] = partial(_answer, _classify, engine)
-        table[f"{base}/infer"] = partial(_answer, _infer, engine)
-        table[f"{base}/versions/{engine.bundle.version}/infer"] = partial(_answer, _infer, engine)
+        table[f"/v1/models/{name}:classify"] = partial(_answer, partial(_classify, wire.ClassifyWriter(engine)), name)
+        infer = partial(_answer, partial(_infer, engine), name)
+        table[f"{base}/infer"] = table[f"{base}/versions/{engine.bundle.version}/infer"] = infer
     return table
 
 
-def _answer(
-    call: Callable[[Engine, bytes, str], dict[str, Any]], engine: Engine, body: bytes, content_type: str
-) -> Reply:
+def _answer(call: Callable[[bytes, str], str], name: str, body: bytes, content_type: str) -> Reply:
     try:
-        return 200, _json(call(engine, body, content_type))
+        return 200, call(body, content_type).encode("utf-8", "replace")
     except errors.RuntimeFault as fault:
         return fault_reply(fault)
     except Exception:
-        _log.exception("model %s failed on a request", engine.bundle.name)
+        _log.exception("model %s failed on a request", name)
         return 500, _json({"error": "the server failed on this request; its log says why"})
 
 
-def _infer(engine: Engine, body: bytes, content_type: str) -> dict[str, Any]:
-    return wire.answer_infer(wire.parse_infer(body, engine), engine)
+def _infer(engine: Engine, body: bytes, content_type: str) -> str:
+    return wire.encode(wire.answer_infer(wire.parse_infer(body, engine), engine))
 
 
-def _classify(engine: Engine, body: bytes, content_type: str) -> dict[str, Any]:
-    return wire.answer_classify(wire.parse_classify(body, content_type), engine)
+def _classify(write: wire.ClassifyWriter, body: bytes, content_type: str) -> str:
+    return write(wire.parse_classify(body, content_type))
 
 
 def _json(content: dict[str, Any]) -> bytes:
-    return _encode(content).encode("utf-8", "replace")
+    return wire.encode(content).encode("utf-8", "replace")
 
 
 def fault_reply(fault: errors.RuntimeFault) -> Reply:

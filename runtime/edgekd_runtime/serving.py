@@ -17,6 +17,7 @@ import uvicorn
 from edgekd_runtime import server
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.errors import ServeError
+from edgekd_runtime.poll import DEFAULT_WINDOW_US, BusyPoll
 
 _BACKLOG = 128
 _KEEP_ALIVE_S = 75
@@ -73,12 +74,17 @@ def _remove_stale(path: Path) -> None:
 
 
 def serve(
-    engines: Mapping[str, Engine], sockets: list[socket.socket], max_body_bytes: int, on_ready: Callable[[], None]
+    engines: Mapping[str, Engine],
+    sockets: list[socket.socket],
+    on_ready: Callable[[], None],
+    *,
+    max_body_bytes: int = server.DEFAULT_MAX_BODY_BYTES,
+    busy_poll_us: int = DEFAULT_WINDOW_US,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then let running requests finish and remove the unix sockets."""
     config = uvicorn.Config(
         server.create_app(engines, max_body_bytes=max_body_bytes),
-        http=_protocol(engines, max_body_bytes),
+        http=_protocol(engines, max_body_bytes, BusyPoll(busy_poll_us)),
         log_level="warning",
         access_log=False,
         proxy_headers=False,
@@ -101,12 +107,12 @@ def serve(
             path.unlink(missing_ok=True)
 
 
-def _protocol(engines: Mapping[str, Engine], max_body_bytes: int) -> Any:
+def _protocol(engines: Mapping[str, Engine], max_body_bytes: int, poll: BusyPoll) -> Any:
     try:
         from edgekd_runtime.direct import direct_protocol
     except ImportError:  # no httptools
         return "h11"
-    return direct_protocol(server.posts(engines), max_body_bytes)
+    return direct_protocol(server.posts(engines), max_body_bytes, poll)
 
 
 class _Server(uvicorn.Server):

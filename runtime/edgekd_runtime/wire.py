@@ -7,11 +7,12 @@ two outputs more, ``label`` (BYTES) and ``score`` (FP32).
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -49,10 +50,13 @@ class InferRequest:
     outputs: tuple[str, ...] | None
 
 
+encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 def parse_json(body: bytes) -> dict[str, Any]:
     """``bytes`` → JSON object. Raises ``InputError`` with the place of the fault."""
     try:
-        value = json.loads(body.decode("utf-8-sig"), parse_constant=_refuse_constant)
+        value = _decode(body.removeprefix(codecs.BOM_UTF8).decode())
     except UnicodeDecodeError as error:
         raise InputError(f"the body is not UTF-8: {error.reason} at byte {error.start}") from error
     except json.JSONDecodeError as error:
@@ -66,6 +70,9 @@ def parse_json(body: bytes) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
+
+
+_decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
 
 
 def parse_infer(body: bytes, engine: Engine) -> InferRequest:
@@ -220,8 +227,10 @@ def _described(spec: TensorSpec, datatype: str) -> dict[str, Any]:
     return {"name": spec.name, "datatype": shown, "shape": [-1, *spec.shape[1:]]}
 
 
-@dataclass(frozen=True)
-class ClassifyRequest:
+_CLASSIFY_FIELDS = {"text", "top_k"}
+
+
+class ClassifyRequest(NamedTuple):
     """``is_list``: the client sent a list and gets one back. ``top_k``: how many labels to give for each text."""
 
     texts: list[str]
@@ -240,7 +249,7 @@ def parse_classify(body: bytes, content_type: str) -> ClassifyRequest:
         except UnicodeDecodeError as error:
             raise InputError(f"the body is not UTF-8: {error.reason} at byte {error.start}") from error
     request = parse_json(body)
-    if unknown := set(request) - {"text", "top_k"}:
+    if unknown := request.keys() - _CLASSIFY_FIELDS:
         raise InputError(f"unknown field {sorted(unknown)[0]!r}; the fields are 'text' and 'top_k'")
     text, top_k = request.get("text"), request.get("top_k", 3)
     if type(top_k) is not int or not 1 <= top_k <= 1000:
@@ -252,21 +261,35 @@ def parse_classify(body: bytes, content_type: str) -> ClassifyRequest:
     raise InputError(f"'text' must be a text or a list of 1 to {MAX_BATCH} texts")
 
 
-def answer_classify(request: ClassifyRequest, engine: Engine) -> dict[str, Any]:
-    """The JSON object that answers ``:classify``: one result, or ``results`` when a list was asked."""
-    results = [classification(engine, text, request.top_k) for text in request.texts]
-    head = {"model_name": engine.bundle.name, "model_version": engine.bundle.version}
-    return {**head, "results": results} if request.is_list else {**head, **results[0]}
+class ClassifyWriter:
+    """Writes the JSON answers of ``:classify``, as the server and ``infer --json`` both give them.
 
+    What does not depend on the request is encoded once: for a small model, encoding it anew would cost more than
+    running the model.
+    """
 
-def classification(engine: Engine, text: str, top_k: int) -> dict[str, Any]:
-    """One text's labels with scores, as ``infer --json`` and the server both give them."""
-    result = engine.classify(text, top_k)
-    answer = {"answers": dict(result.answers)} if engine.bundle.answers else {}
-    return {
-        "label": result.label,
-        "score": result.score,
-        "in_scope": result.in_scope,
-        "labels": [{"label": label, "score": score} for label, score in result.top],
-        **answer,
-    }
+    def __init__(self, engine: Engine) -> None:
+        bundle = engine.bundle
+        self._engine = engine
+        self._head = encode({"model_name": bundle.name, "model_version": bundle.version})[1:-1]
+        self._labels = {label: encode(label) for label in bundle.labels}
+        self._answers = {label: encode(dict(answers)) for label, answers in bundle.answers.items()}
+
+    def __call__(self, request: ClassifyRequest) -> str:
+        """One result, or ``results`` when a list was asked. Raises ``InputError``."""
+        results = [self.result(text, request.top_k) for text in request.texts]
+        if request.is_list:
+            return f'{{{self._head},"results":[{",".join(f"{{{result}}}" for result in results)}]}}'
+        return f"{{{self._head},{results[0]}}}"
+
+    def result(self, text: str, top_k: int) -> str:
+        """The members of one text's JSON object, without the braces. Raises ``InputError``."""
+        top, in_scope, answers = self._engine.classify(text, top_k)
+        labels = self._labels
+        best, score = top[0]
+        listed = ",".join([f'{{"label":{labels[label]},"score":{score!r}}}' for label, score in top])
+        known = "true" if in_scope else "false"
+        head = f'"label":{labels[best]},"score":{score!r},"in_scope":{known},"labels":[{listed}]'
+        if not self._answers:
+            return head
+        return f'{head},"answers":{self._answers[best] if answers else "{}"}'

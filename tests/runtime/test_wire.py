@@ -308,7 +308,7 @@ def test_classify_text(text: object) -> None:
 
 def test_classify_on_a_model_without_text(dense: Engine) -> None:
     with pytest.raises(InputError, match="does not take raw text"):
-        wire.answer_classify(wire.ClassifyRequest(["a"]), dense)
+        wire.ClassifyWriter(dense)(wire.ClassifyRequest(["a"]))
 
 
 # --- anything at all ---
@@ -375,7 +375,7 @@ def test_any_body(raw: bytes, engine: Engine) -> None:
     answers_or_refuses(raw, engine)
     for content_type in ("text/plain", "application/json"):
         try:
-            got = wire.answer_classify(wire.parse_classify(raw, content_type), engine)
+            got = json.loads(wire.ClassifyWriter(engine)(wire.parse_classify(raw, content_type)))
         except InputError as error:
             assert "\n" not in str(error)
         else:
