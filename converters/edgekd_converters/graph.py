@@ -1,10 +1,14 @@
-"""A ``.tflite`` flatbuffer as tensors and ops."""
+"""A ``.tflite`` flatbuffer as tensors and ops, read and written without loss."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+import flatbuffers
 import numpy as np
 import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
@@ -13,6 +17,11 @@ from edgekd_converters.errors import LoadError
 
 _TYPE_NAMES = {value: name for name, value in vars(schema.TensorType).items() if not name.startswith("_")}
 _OP_NAMES = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+_NUMPY_TYPES = {
+    **{name.upper(): np.dtype(name) for name in ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32")},
+    **{name.upper(): np.dtype(name) for name in ("int64", "uint64", "float16", "float32", "float64")},
+}
+_ALIGNMENT = 16  # the schema's force_align of buffers, which the generated Python code does not know
 
 
 @dataclass(frozen=True)
@@ -32,12 +41,19 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Op:
-    """``name`` is the builtin's name, or the custom op's own. Absent optional inputs are left out of ``inputs``."""
+    """``name`` is the builtin's name, or the custom op's own.
+
+    ``slots`` are the inputs by position, None where an optional one is absent; ``inputs`` leaves those out. ``options``
+    is the schema's object (``Conv2DOptionsT``, …), not to be changed; None where an op has none.
+    """
 
     index: int
     name: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    slots: tuple[Tensor | None, ...] = ()
+    options: Any = field(default=None, compare=False, repr=False)
+    subgraph: int = 0
 
     def __str__(self) -> str:
         made = self.outputs[0].name if self.outputs else "nothing"
@@ -61,6 +77,70 @@ class Graph:
     tensors: tuple[Tensor, ...]
     ops: tuple[Op, ...]
     signature: Signature
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+    @property
+    def main(self) -> tuple[Op, ...]:
+        """The main subgraph's ops, in an order in which they can run."""
+        return tuple(op for op in self.ops if op.subgraph == 0)
+
+    def constant(self, tensor: Tensor) -> npt.NDArray[Any]:
+        """The stored value of a constant of the main subgraph, read-only. Raises ``LoadError`` if it is damaged."""
+        dtype = _NUMPY_TYPES.get(tensor.dtype)
+        if dtype is None or not tensor.is_constant:
+            raise LoadError(f"tensor {tensor.name!r} of type {tensor.dtype} is not a constant that can be read")
+        data = self._model.buffers[self._model.subgraphs[0].tensors[tensor.index].buffer].data
+        try:
+            array: npt.NDArray[Any] = np.frombuffer(np.asarray(data, np.uint8).tobytes(), dtype).reshape(tensor.shape)
+        except ValueError as error:
+            raise LoadError(f"constant {tensor.name!r} does not fill its shape {list(tensor.shape)}") from error
+        return array
+
+    @cached_property
+    def _model(self) -> Any:
+        return schema.ModelT.InitFromObj(schema.Model.GetRootAs(self.content, 0))
+
+    def edited(
+        self,
+        constants: Mapping[int, npt.NDArray[Any]],
+        shapes: Mapping[int, tuple[int, ...]],
+        operands: Mapping[tuple[int, int], npt.NDArray[Any]] | None = None,
+    ) -> Graph:
+        """A graph with other constants and shapes of the main subgraph's tensors; all else stays as it is.
+
+        Args:
+            constants: tensor index → new value, in the tensor's dtype; the shape follows the value.
+            shapes: tensor index → new shape of an activation.
+            operands: (op index, input position) → value for that op alone, where a constant serves several.
+        """
+        model = copy.copy(self._model)
+        model.buffers = list(model.buffers)
+        main = copy.copy(model.subgraphs[0])
+        main.tensors = [copy.copy(tensor) for tensor in main.tensors]
+        main.operators = [copy.copy(operator) for operator in main.operators]
+        model.subgraphs = [main, *model.subgraphs[1:]]
+        for index, shape in shapes.items():
+            _set_shape(main.tensors[index], shape)
+        for index, value in constants.items():
+            _set_value(model, main.tensors[index], value)
+        for (op, position), value in (operands or {}).items():
+            operator = main.operators[op]
+            own = copy.copy(main.tensors[operator.inputs[position]])
+            own.name = _text(own.name) + f";op{op}"
+            _set_value(model, own, value)
+            operator.inputs = np.array(operator.inputs, np.int32)
+            operator.inputs[position] = len(main.tensors)
+            main.tensors.append(own)
+        for operator in main.operators:
+            options = operator.builtinOptions
+            changed = shapes.get(int(operator.outputs[0]))
+            if changed and isinstance(options, schema.ReshapeOptionsT) and options.newShape is not None:
+                operator.builtinOptions = copy.copy(options)
+                sizes = [-1 if old < 0 else new for old, new in zip(options.newShape, changed, strict=True)]
+                operator.builtinOptions.newShape = np.array(sizes, np.int32)
+        _drop_unused(model)
+        return read_graph(write_model(model))
 
 
 def read_graph(content: bytes) -> Graph:
@@ -72,15 +152,56 @@ def read_graph(content: bytes) -> Graph:
         tensors_of = [_tensors(model, subgraph) for subgraph in model.subgraphs]
         ops = tuple(
             op
-            for subgraph, tensors in zip(model.subgraphs, tensors_of, strict=True)
-            for op in _ops(model, subgraph, tensors)
+            for number, (subgraph, tensors) in enumerate(zip(model.subgraphs, tensors_of, strict=True))
+            for op in _ops(model, number, subgraph, tensors)
         )
         signature = _signature(model, tensors_of[0])
+        main = model.subgraphs[0]
+        inputs, outputs = (tuple(tensors_of[0][k] for k in _sizes(ends)) for ends in (main.inputs, main.outputs))
     except Exception as error:  # the generated reader raises whatever a bad offset leads to
         raise LoadError(f"the .tflite file is damaged: {type(error).__name__}: {error}") from error
     if not ops:
         raise LoadError("the .tflite file holds no ops")
-    return Graph(content, tensors_of[0], ops, signature)
+    return Graph(content, tensors_of[0], ops, signature, inputs, outputs)
+
+
+class _Builder(flatbuffers.Builder):  # type: ignore[misc]
+    def StartVector(self, elemSize: int, numElems: int, alignment: int) -> Any:
+        if elemSize == 1 and numElems >= _ALIGNMENT:
+            alignment = _ALIGNMENT
+        return super().StartVector(elemSize, numElems, alignment)
+
+
+def write_model(model: Any) -> bytes:
+    """A schema ``ModelT`` as the bytes of a ``.tflite`` file."""
+    builder = _Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def _drop_unused(model: Any) -> None:
+    """Empty the buffers that nothing refers to any more; their numbers stay."""
+    used = {tensor.buffer for subgraph in model.subgraphs for tensor in subgraph.tensors}
+    used |= {entry.buffer for entry in model.metadata or []}
+    model.buffers = [buffer if i in used else schema.BufferT() for i, buffer in enumerate(model.buffers)]
+
+
+def _set_shape(tensor: Any, shape: tuple[int, ...]) -> None:
+    unknown = _sizes(tensor.shapeSignature)
+    tensor.shape = np.array(shape, np.int32)
+    if unknown:
+        tensor.shapeSignature = np.array(
+            [-1 if old < 0 else new for old, new in zip(unknown, shape, strict=True)], np.int32
+        )
+
+
+def _set_value(model: Any, tensor: Any, value: npt.NDArray[Any]) -> None:
+    dtype = _NUMPY_TYPES[_TYPE_NAMES[tensor.type]]
+    tensor.shape, tensor.shapeSignature = np.array(value.shape, np.int32), None
+    tensor.buffer = len(model.buffers)
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(np.ascontiguousarray(value, dtype).tobytes(), np.uint8)
+    model.buffers.append(buffer)
 
 
 def _text(value: bytes | str | None) -> str:
@@ -112,14 +233,16 @@ def _tensors(model: Any, subgraph: Any) -> tuple[Tensor, ...]:
     )
 
 
-def _ops(model: Any, subgraph: Any, tensors: tuple[Tensor, ...]) -> list[Op]:
+def _ops(model: Any, number: int, subgraph: Any, tensors: tuple[Tensor, ...]) -> list[Op]:
     ops = []
     for i, operator in enumerate(subgraph.operators or []):
         code = model.operatorCodes[operator.opcodeIndex]
         builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
         name = _text(code.customCode) if code.customCode else _OP_NAMES[builtin]
-        inputs = tuple(tensors[k] for k in _sizes(operator.inputs) if k >= 0)
-        ops.append(Op(i, name, inputs, tuple(tensors[k] for k in _sizes(operator.outputs) if k >= 0)))
+        slots = tuple(tensors[k] if k >= 0 else None for k in _sizes(operator.inputs))
+        inputs = tuple(tensor for tensor in slots if tensor is not None)
+        outputs = tuple(tensors[k] for k in _sizes(operator.outputs) if k >= 0)
+        ops.append(Op(i, name, inputs, outputs, slots, operator.builtinOptions, number))
     return ops
 
 
