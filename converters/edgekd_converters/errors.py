@@ -25,6 +25,14 @@ class RunError(ConverterError):
     """The interpreter refuses a model, or a model a sample."""
 
 
+class PruneError(ConverterError):
+    """The graph cannot be made that much smaller."""
+
+
+class RecoverError(ConverterError):
+    """Training cannot begin, or does not converge."""
+
+
 class QuantizeError(ConverterError):
     """The quantiser cannot make an int8 model of this float model."""
 
@@ -36,3 +44,7 @@ class NotIntegerError(QuantizeError):
         self.reasons = tuple(reasons)
         more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
         super().__init__(f"this cannot be called int8: {reasons[0]}{more}")
+
+
+class UnsupportedOpError(ConverterError):
+    """An op, or a form of it, that cannot run in TensorFlow here."""
