@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -97,6 +98,20 @@ class Graph:
             raise LoadError(f"constant {tensor.name!r} does not fill its shape {list(tensor.shape)}") from error
         return array
 
+    def _by_ownership(
+        self, operands: Mapping[tuple[int, int], npt.NDArray[Any]]
+    ) -> tuple[dict[int, npt.NDArray[Any]], dict[tuple[int, int], npt.NDArray[Any]]]:
+        """Those whose constant serves this op alone, by tensor; and those who need one of their own."""
+        uses = Counter(tensor.index for op in self.main for tensor in op.inputs)
+        owned, borrowed = {}, {}
+        for (op, position), value in operands.items():
+            tensor = self.main[op].slots[position]
+            if tensor is not None and uses[tensor.index] == 1:
+                owned[tensor.index] = value
+            else:
+                borrowed[op, position] = value
+        return owned, borrowed
+
     @cached_property
     def _model(self) -> Any:
         return schema.ModelT.InitFromObj(schema.Model.GetRootAs(self.content, 0))
@@ -112,8 +127,9 @@ class Graph:
         Args:
             constants: tensor index → new value, in the tensor's dtype; the shape follows the value.
             shapes: tensor index → new shape of an activation.
-            operands: (op index, input position) → value for that op alone, where a constant serves several.
+            operands: (op index, input position) → value for that op alone, also where the constant serves several.
         """
+        owned, borrowed = self._by_ownership(operands or {})
         model = copy.copy(self._model)
         model.buffers = list(model.buffers)
         main = copy.copy(model.subgraphs[0])
@@ -122,9 +138,9 @@ class Graph:
         model.subgraphs = [main, *model.subgraphs[1:]]
         for index, shape in shapes.items():
             _set_shape(main.tensors[index], shape)
-        for index, value in constants.items():
+        for index, value in {**constants, **owned}.items():
             _set_value(model, main.tensors[index], value)
-        for (op, position), value in (operands or {}).items():
+        for (op, position), value in borrowed.items():
             operator = main.operators[op]
             own = copy.copy(main.tensors[operator.inputs[position]])
             own.name = _text(own.name) + f";op{op}"
@@ -133,12 +149,7 @@ class Graph:
             operator.inputs[position] = len(main.tensors)
             main.tensors.append(own)
         for operator in main.operators:
-            options = operator.builtinOptions
-            changed = shapes.get(int(operator.outputs[0]))
-            if changed and isinstance(options, schema.ReshapeOptionsT) and options.newShape is not None:
-                operator.builtinOptions = copy.copy(options)
-                sizes = [-1 if old < 0 else new for old, new in zip(options.newShape, changed, strict=True)]
-                operator.builtinOptions.newShape = np.array(sizes, np.int32)
+            _follow_sizes(main, operator, set(shapes))
         _drop_unused(model)
         return read_graph(write_model(model))
 
@@ -177,6 +188,21 @@ def write_model(model: Any) -> bytes:
     builder = _Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
+
+
+def _follow_sizes(main: Any, operator: Any, changed: set[int]) -> None:
+    """Options that repeat a size."""
+    options, output = operator.builtinOptions, int(operator.outputs[0]) if len(operator.outputs) else -1
+    if output not in changed:
+        return
+    shape = main.tensors[output].shape
+    if isinstance(options, schema.ReshapeOptionsT) and options.newShape is not None:
+        operator.builtinOptions = copy.copy(options)
+        sizes = [-1 if old < 0 else new for old, new in zip(options.newShape, shape, strict=True)]
+        operator.builtinOptions.newShape = np.array(sizes, np.int32)
+    elif isinstance(options, schema.DepthwiseConv2DOptionsT):
+        operator.builtinOptions = copy.copy(options)
+        operator.builtinOptions.depthMultiplier = int(shape[3]) // int(main.tensors[operator.inputs[0]].shape[3])
 
 
 def _drop_unused(model: Any) -> None:

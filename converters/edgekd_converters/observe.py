@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,15 @@ from edgekd_converters.quiet import quiet
 
 Feed = Mapping[str, npt.NDArray[Any]]
 """Public input name → array with the batch axis."""
+
+Columns = Mapping[str, npt.NDArray[Any]]
+"""Public input name → ``(n, …)``: n samples, one column for each input."""
+
+
+def feeds(columns: Columns) -> Iterator[Feed]:
+    """One sample at a time, with a batch axis of 1."""
+    count = len(next(iter(columns.values())))
+    return ({name: column[i : i + 1] for name, column in columns.items()} for i in range(count))
 
 
 class Observer:
