@@ -34,13 +34,13 @@ def load_keras(path: Path) -> Graph:
     return convert_keras(model)
 
 
-def convert_keras(model: Any) -> Graph:
-    """A Keras 3 model with known input sizes → :class:`Graph`. Raises ``LoadError``."""
+def convert_keras(model: Any, *, batch: int = 1) -> Graph:
+    """A Keras 3 model with known input sizes → :class:`Graph` with a fixed batch. Raises ``LoadError``."""
     import_tensorflow()
     import keras
     import tensorflow as tf
 
-    inputs = [_input_spec(tensor) for tensor in model.inputs]
+    inputs = [_input_spec(tensor, batch) for tensor in model.inputs]
     output_names = [_public_name(name) for name in model.output_names]
     with tempfile.TemporaryDirectory(prefix="edgekd-") as folder, quiet():
         archive = keras.export.ExportArchive()
@@ -59,13 +59,13 @@ def convert_keras(model: Any) -> Graph:
     return read_graph(content)
 
 
-def _input_spec(tensor: Any) -> Any:
+def _input_spec(tensor: Any, batch: int) -> Any:
     import tensorflow as tf
 
     sizes = tuple(tensor.shape)[1:]
     if any(size is None for size in sizes):
         raise LoadError(f"input {tensor.name!r} has unknown sizes {list(sizes)}; build the model with fixed ones")
-    return tf.TensorSpec([1, *sizes], tensor.dtype, name=_public_name(tensor.name))
+    return tf.TensorSpec([batch, *sizes], tensor.dtype, name=_public_name(tensor.name))
 
 
 def _public_name(name: str) -> str:
