@@ -70,13 +70,19 @@ class Program:
     def _fed(self, feeds: Mapping[str, Any]) -> dict[int, Any]:
         if differing := set(self._inputs) ^ set(feeds):
             raise RunError(f"the samples and the model's inputs differ by {sorted(differing)[0]!r}")
-        return {
-            tensor.index: tf.convert_to_tensor(feeds[name], tensor.dtype.lower())
-            for name, tensor in self._inputs.items()
-        }
+        try:
+            fed = {
+                tensor.index: tf.convert_to_tensor(feeds[name], tensor.dtype.lower())
+                for name, tensor in self._inputs.items()
+            }
+        except (ValueError, TypeError) as error:
+            raise RunError(f"a sample is not what the model takes: {_one_line(error)}") from error
+        return fed
 
     def _run(self, fed: dict[int, Any], constants: Mapping[int, Any], before: Hook, after: Hook) -> dict[int, Any]:
         batch = _samples(fed, self.graph.tensors)
+        if batch == 1:
+            fed = {i: value if self.graph.tensors[i].shape else tf.reshape(value, ()) for i, value in fed.items()}
         replaced = {index: tf.convert_to_tensor(value) for index, value in constants.items()}
         values = {**self._constants, **replaced, **fed}
         stacked = set(fed)
@@ -132,17 +138,15 @@ def _samples(fed: Mapping[int, Any], tensors: Sequence[Tensor]) -> int:
     """How many samples are stacked in the values that are fed."""
     counts = set()
     for index, value in fed.items():
-        rows, *sizes = tensors[index].shape or (1,)
-        given = value.shape.as_list() or [1]
-        rows = max(rows, 1)
-        if given[0] is None or given[0] % rows or any(a not in (b, -1) for a, b in zip(sizes, given[1:], strict=True)):
-            raise RunError(
-                f"input {tensors[index].name!r}: samples of shape {given} do not fit {list(tensors[index].shape)}"
-            )
+        shape, given = tensors[index].shape or (1,), value.shape.as_list() or [1]
+        rows = max(shape[0], 1)
+        whole = len(given) == len(shape) and given[0] is not None and given[0] % rows == 0
+        if not whole or any(size not in (-1, other) for size, other in zip(shape[1:], given[1:], strict=True)):
+            raise RunError(f"samples of shape {given} do not fit the input {tensors[index].name!r} of {list(shape)}")
         counts.add(given[0] // rows)
-    if len(counts) != 1:
+    if len(counts) > 1:
         raise RunError(f"the inputs disagree on the number of samples: {sorted(counts)}")
-    return int(counts.pop())
+    return int(counts.pop()) if counts else 1
 
 
 def _as_it_is(op: Op, values: list[Any]) -> list[Any]:
@@ -161,7 +165,11 @@ def _forward(op: Op, operands: list[Any], batch: int) -> list[Any]:
     except ConverterError:
         raise
     except (tf.errors.OpError, ValueError, TypeError, AttributeError) as error:
-        raise RunError(f"{op} cannot run: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
+        raise RunError(f"{op} cannot run: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _interpreted(program: Program, graph: Graph, sample: Feed) -> dict[str, npt.NDArray[Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -83,7 +85,7 @@ greater_equal = _broadcasting(lambda x, y: tf.greater_equal(x, y))
 logical_and = _broadcasting(lambda x, y: tf.logical_and(x, y))
 logical_or = _broadcasting(lambda x, y: tf.logical_or(x, y))
 select_v2 = _broadcasting(lambda condition, x, y: tf.where(condition, x, y))
-add_n = _broadcasting(lambda *terms: tf.add_n(terms))
+add_n = _broadcasting(lambda *terms: functools.reduce(operator.add, terms))
 
 
 def select(op: Op, values: list[Any], batch: int) -> list[Any]:

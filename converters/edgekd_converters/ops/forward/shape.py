@@ -79,8 +79,11 @@ def split(op: Op, values: list[Any], batch: int) -> list[Any]:
 
 
 def split_v(op: Op, values: list[Any], batch: int) -> list[Any]:
+    """Sizes in slot 1, of which one may be -1 for the rest; the axis in slot 2."""
     axis = right_of_samples(known_one(op, values[2]), rank_of(op))
-    parts = tf.split(unfold(values[0], op.slots[0], batch), known(op, values[1]), axis)
+    x, sizes = unfold(values[0], op.slots[0], batch), known(op, values[1])
+    rest = x.shape[axis] - sum(size for size in sizes if size >= 0)
+    parts = tf.split(x, [rest if size < 0 else size for size in sizes], axis)
     return [fold(part, batch) for part in parts]
 
 
