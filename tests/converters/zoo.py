@@ -32,7 +32,7 @@ ZOO: dict[str, Callable[[], Any]] = {
         images.squeezenet,
         images.inception,
         images.unet_resize,
-        images.unet_upsampling,
+        images.unet_nearest,
         images.unet_transposed,
         images.ds_cnn,
         images.conv_autoencoder,

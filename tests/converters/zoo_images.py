@@ -244,15 +244,16 @@ def _unet(*up: Callable[[Any], Any]) -> keras.Model:
 
 
 def unet_resize() -> keras.Model:
-    def nearest(x: Any) -> Any:
-        return ops.image.resize(x, (16, 16), interpolation="nearest")
-
-    return _unet(layers.UpSampling2D(2, interpolation="bilinear"), nearest)
+    return _unet(*(layers.UpSampling2D(2, interpolation="bilinear") for _ in range(2)))
 
 
-def unet_upsampling() -> keras.Model:
-    """Keras 3 writes nearest upsampling as tiles, not as a resize."""
-    return _unet(layers.UpSampling2D(2), layers.UpSampling2D(2))
+def unet_nearest() -> keras.Model:
+    """A resize proper, and Keras 3's own upsampling, which is written as tiles."""
+
+    def resize(x: Any) -> Any:
+        return ops.image.resize(x, (8, 8), interpolation="nearest")
+
+    return _unet(resize, layers.UpSampling2D(2))
 
 
 def unet_transposed() -> keras.Model:
@@ -272,9 +273,8 @@ def ds_cnn() -> keras.Model:
 def conv_autoencoder() -> keras.Model:
     """Convolutions → flatten → dense code → dense → reshape → transposed convolutions, with batch norm after them."""
     image = _image(16, 1)
-    x = layers.Conv2D(8, 3, strides=2, padding="same")(image)
-    x = layers.LeakyReLU(negative_slope=0.2)(x)
-    x = layers.LeakyReLU(negative_slope=0.2)(layers.Conv2D(16, 3, strides=2, padding="same")(x))
+    x = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu")(image)
+    x = layers.Conv2D(16, 3, strides=2, padding="same", activation="relu")(x)
     code = layers.Dense(8, name="code")(layers.Flatten()(x))
     x = layers.Reshape((4, 4, 16))(layers.Dense(4 * 4 * 16, activation="relu")(code))
     x = _bn_act(layers.Conv2DTranspose(16, 3, strides=2, padding="same")(x))
@@ -290,5 +290,5 @@ def multi_input_output() -> keras.Model:
     felt = layers.Dense(16, activation="tanh")(sensors)
     joint = layers.Dense(24, activation="relu", name="features")(layers.Concatenate()([seen, felt]))
     scores = layers.Dense(CLASSES, activation="softmax", name="scores")(layers.Dense(16, activation="elu")(joint))
-    value = layers.Dense(1, name="value")(layers.Dense(16, activation="relu")(joint))
+    value = layers.Dense(1, name="value")(layers.Dense(16, activation="leaky_relu")(joint))
     return keras.Model([image, sensors], [scores, value, joint])
