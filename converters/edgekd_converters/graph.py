@@ -143,7 +143,7 @@ class Graph:
         for (op, position), value in borrowed.items():
             operator = main.operators[op]
             own = copy.copy(main.tensors[operator.inputs[position]])
-            own.name = _text(own.name) + f";op{op}"
+            own.name = f"{_text(own.name)};op{op}.{position}"
             _set_value(model, own, value)
             operator.inputs = np.array(operator.inputs, np.int32)
             operator.inputs[position] = len(main.tensors)

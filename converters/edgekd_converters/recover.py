@@ -23,7 +23,7 @@ from edgekd_converters.trainable import Trainable
 _STATISTICS_SAMPLES = 2048
 _HELD_OUT = 0.05
 _HELD_OUT_MOST = 1000
-_WEIGHT_DECAY = 5e-4
+_WEIGHT_DECAY = 2e-4
 _WARM_UP = 0.05
 
 Labels = npt.NDArray[np.int32]

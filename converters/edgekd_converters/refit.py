@@ -7,94 +7,121 @@ for Accelerating Very Deep Neural Networks"). No labels, no gradient steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgekd_converters.channels import Channels
+from edgekd_converters.cost import count_macs
 from edgekd_converters.graph import Graph, Op
 from edgekd_converters.observe import Columns
 from edgekd_converters.ops.lazy import tf
 from edgekd_converters.program import Program
 from edgekd_converters.slim import Mask
 
-_SAMPLES = 512
 _BATCH = 64
-_MAX_ROWS = 2048  # positions of each batch that enter the sums
+_MIN_SAMPLES, _MAX_SAMPLES = 64, 512
+_MACS = 6_000_000_000  # of one pass over the samples: a large network makes do with fewer
+_ROWS_PER_FEATURE = 16
 _MAX_FEATURES = 4608
 _RIDGE = 1e-3
 
-
-def refit(channels: Channels, slim: Graph, kept: Mask, samples: Columns, seed: int) -> Graph:
-    """``slim`` with refitted weights. ``channels`` and ``kept`` are those that it was made with."""
-    rng = np.random.default_rng(seed)
-    original = Program(channels.graph)
-    for op in slim.main:
-        if _may_refit(channels, op, kept):
-            solved = _solve(channels, original, slim, op, kept, samples, rng)
-            slim = slim.edited({}, {}, {(op.index, slot): value for slot, value in solved.items()})
-    return slim
+Rows = npt.NDArray[np.float32]
 
 
-def _may_refit(channels: Channels, op: Op, kept: Mask) -> bool:
-    """A layer with weights of its own whose input has lost channels."""
-    if op.name not in ("CONV_2D", "FULLY_CONNECTED") or not all(tensor.is_constant for tensor in op.inputs[1:]):
-        return False
-    if len(op.slots) < 3 or op.slots[2] is None:
-        return False
-    labels = channels.axes[channels.key(op, 0)][-1]
-    weights, source = op.inputs[1], op.inputs[0]
-    features = int(np.prod(weights.shape[1:]))
-    grouped = op.name == "CONV_2D" and weights.shape[3] != source.shape[3]
-    return labels is not None and not kept[labels].all() and not grouped and features <= _MAX_FEATURES
+class Refitter:
+    """Refits graphs pruned from one original, on the same samples; what the original gives is computed once."""
 
+    def __init__(self, channels: Channels, samples: Columns, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        count = int(np.clip(_MACS // max(1, count_macs(channels.graph)), _MIN_SAMPLES, _MAX_SAMPLES))
+        count = min(count, len(next(iter(samples.values()))))
+        self._channels = channels
+        self._feeds = [
+            {name: tf.constant(column[start : min(start + _BATCH, count)]) for name, column in samples.items()}
+            for start in range(0, count, _BATCH)
+        ]
+        self._wanted: dict[int, list[tuple[npt.NDArray[np.int64], Rows]]] = {}
+        program = Program(channels.graph)
+        for feed in self._feeds:
+            program.run(feed, after=lambda op, outputs: self._take(op, outputs, rng))
 
-def _solve(
-    channels: Channels, original: Program, slim: Graph, op: Op, kept: Mask, samples: Columns, rng: np.random.Generator
-) -> dict[int, npt.NDArray[np.float32]]:
-    """New weights and bias by slot: least squares, drawn a little towards the present ones."""
-    weights, bias = slim.constant(op.inputs[1]), slim.constant(op.inputs[2])
-    present = np.concatenate([weights.reshape(len(weights), -1), bias[:, None]], axis=1).T.astype(np.float64)
-    gram = np.zeros((len(present), len(present)))
-    moment = np.zeros_like(present)
-    columns = channels.axes[channels.graph.main[op.index].outputs[0].index][-1]
-    for features, wanted in _rows(original, Program(slim), op, samples, rng):
-        target = wanted if columns is None else wanted[:, kept[columns]]
-        gram += features.T @ features
-        moment += features.T @ target
-    ridge = _RIDGE * float(np.trace(gram)) / len(gram)
-    solved = np.linalg.solve(gram + ridge * np.eye(len(gram)), moment + ridge * present)
-    return {1: solved[:-1].T.reshape(weights.shape).astype(np.float32), 2: solved[-1].astype(np.float32)}
+    def __call__(self, slim: Graph, kept: Mask, only: Collection[int] | None = None) -> Graph:
+        """``slim``, which lacks the classes that are not ``kept``, with refitted weights; of the ops ``only`` if given.
 
+        Its ops are those of the original, and what it computes may already have been refitted.
+        """
+        for op in slim.main:
+            if op.index in self._wanted and (only is None or op.index in only) and self._has_lost_inputs(op, kept):
+                solved = self._solve(slim, op, kept)
+                slim = slim.edited({}, {}, {(op.index, slot): value for slot, value in solved.items()})
+        return slim
 
-def _rows(
-    original: Program, slim: Program, op: Op, samples: Columns, rng: np.random.Generator
-) -> Iterator[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
-    """Batches of (inputs of one output position with a 1 behind, the original's value there before activation)."""
-    count = min(_SAMPLES, len(next(iter(samples.values()))))
-    for start in range(0, count, _BATCH):
-        feed = {name: tf.constant(column[start : min(start + _BATCH, count)]) for name, column in samples.items()}
-        wanted = _linear_output(original, op.index, feed)
-        x = slim.run(feed)[op.inputs[0].index]
-        features = np.asarray(_patches(op, x)).reshape(-1, int(np.prod(op.inputs[1].shape[1:])))
-        target = np.asarray(wanted).reshape(len(features), -1)
-        chosen = rng.permutation(len(features))[:_MAX_ROWS]
-        ones = np.ones((len(chosen), 1))
-        yield np.concatenate([features[chosen], ones], axis=1).astype(np.float64), target[chosen].astype(np.float64)
-
-
-def _linear_output(program: Program, index: int, feed: dict[str, Any]) -> Any:
-    taken = []
-
-    def after(op: Op, outputs: list[Any]) -> list[Any]:
-        if op.index == index:
-            taken.append(outputs[0])
+    def _take(self, op: Op, outputs: list[Any], rng: np.random.Generator) -> list[Any]:
+        """Keep the original's values, before activation, at some positions of a layer that can be refitted."""
+        if _is_solvable(op):
+            rows = np.asarray(outputs[0]).reshape(-1, outputs[0].shape[-1])
+            features = int(np.prod(op.inputs[1].shape[1:]))
+            most = max(256, _ROWS_PER_FEATURE * features // len(self._feeds))
+            chosen = np.sort(rng.permutation(len(rows))[:most])
+            self._wanted.setdefault(op.index, []).append((chosen, rows[chosen]))
         return outputs
 
-    program.run(feed, after=after)
+    def _has_lost_inputs(self, op: Op, kept: Mask) -> bool:
+        labels = self._channels.axes[self._channels.key(self._channels.graph.main[op.index], 0)][-1]
+        return labels is not None and not bool(kept[labels].all())
+
+    def _solve(self, slim: Graph, op: Op, kept: Mask) -> dict[int, Rows]:
+        """New weights and bias by slot: least squares, drawn a little towards the present ones."""
+        weights, bias = slim.constant(op.inputs[1]), slim.constant(op.inputs[2])
+        present = np.concatenate([weights.reshape(len(weights), -1), bias[:, None]], axis=1).T.astype(np.float64)
+        gram, moment = np.zeros((len(present), len(present))), np.zeros_like(present)
+        columns = self._channels.axes[op.outputs[0].index][-1]
+        inputs = self._inputs(Program(slim), op)
+        for features, (chosen, rows) in zip(inputs, self._wanted[op.index], strict=True):
+            x = np.concatenate([features[chosen], np.ones((len(chosen), 1))], axis=1).astype(np.float64)
+            gram += x.T @ x
+            moment += x.T @ (rows if columns is None else rows[:, kept[columns]])
+        ridge = _RIDGE * float(np.trace(gram)) / len(gram)
+        solved = np.linalg.solve(gram + ridge * np.eye(len(gram)), moment + ridge * present)
+        return {1: solved[:-1].T.reshape(weights.shape).astype(np.float32), 2: solved[-1].astype(np.float32)}
+
+    def _inputs(self, program: Program, op: Op) -> Iterator[Rows]:
+        """For each batch what the layer multiplies with its weights, ``(positions, features)``."""
+        for feed in self._feeds:
+            x = _value_before(program, op, feed)
+            yield np.asarray(_patches(op, x)).reshape(-1, int(np.prod(op.inputs[1].shape[1:])))
+
+
+class _ReachedError(Exception):
+    """Ends a run: what follows is not needed."""
+
+
+def _value_before(program: Program, op: Op, feed: dict[str, Any]) -> Any:
+    taken: list[Any] = []
+
+    def before(other: Op, inputs: list[Any]) -> list[Any]:
+        if other.index == op.index:
+            taken.append(inputs[0])
+            raise _ReachedError
+        return inputs
+
+    with contextlib.suppress(_ReachedError):
+        program.run(feed, before=before)
     return taken[0]
+
+
+def _is_solvable(op: Op) -> bool:
+    """A layer with weights and bias of its own, over one input."""
+    if op.name not in ("CONV_2D", "FULLY_CONNECTED") or len(op.inputs) != 3:
+        return False
+    source, weights, bias = op.inputs
+    if not weights.is_constant or not bias.is_constant or int(np.prod(weights.shape[1:])) > _MAX_FEATURES:
+        return False
+    return weights.shape[-1] == source.shape[-1]  # neither grouped nor flattening
 
 
 def _patches(op: Op, x: Any) -> Any:

@@ -232,7 +232,8 @@ def _segments(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[in
 def _merge(labels: Labels | None, sizes: Sequence[int], live: int) -> Labels | None:
     if labels is None:
         return None
-    return labels[np.indices(tuple(sizes))[live].ravel()]
+    merged: Labels = labels[np.indices(tuple(sizes))[live].ravel()]
+    return merged
 
 
 def _split(ends: Ends, labels: Labels | None, after: Sequence[int], new: Sequence[int], out: Axes) -> None:
@@ -267,7 +268,8 @@ def _string(ends: Ends, parts: Sequence[Labels | None], sizes: Sequence[int]) ->
     if all(labels is None for labels in parts):
         return None
     stay = [np.full(size, FROZEN) if labels is None else labels for labels, size in zip(parts, sizes, strict=True)]
-    return np.concatenate(stay)
+    joined: Labels = np.concatenate(stay)
+    return joined
 
 
 def split(data: int, axis: int) -> Rule:
