@@ -1,4 +1,4 @@
-"""What a conversion reads before it works: samples, held-out data, answers; checked, and turned into ids."""
+"""What a conversion reads before it works: samples, held-out data, answers; checked, and as the model takes them."""
 
 from __future__ import annotations
 
@@ -6,60 +6,139 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgekd.arrays import ArrayData, read_arrays
 from edgekd.errors import DataError
+from edgekd.fits import count_classes, public_inputs
 from edgekd.options import ConvertOptions
 from edgekd.samples import TextData, is_unicode, read_text_data, to_ids
-from edgekd.student import Student
+from edgekd.student import Student, open_student
+from edgekd_converters.graph import Graph
+from edgekd_converters.observe import Columns
+from edgekd_runtime.preprocess import TextNgram
+
+Targets = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Ids are ``(n, length) int32``; ``targets`` ``(n,) int32`` belong to ``evaluation``."""
+    """Columns are ``(n, …)`` by the model's public input names; targets are ``(n,) int32``.
 
-    samples: npt.NDArray[np.int32]
+    ``samples`` are at most ``max_samples`` rows; ``texts``, where the model takes text, are theirs. ``training`` is all
+    of the same file, read where there will be training; ``labels`` belong to it, ``targets`` to ``evaluation``.
+    """
+
+    samples: Columns
     texts: tuple[str, ...]
-    evaluation: npt.NDArray[np.int32] | None
-    targets: npt.NDArray[np.int32] | None
-    out_of_scope: npt.NDArray[np.int32] | None
+    training: Columns | None
+    labels: Targets | None
+    evaluation: Columns | None
+    targets: Targets | None
+    out_of_scope: Columns | None
     answers: dict[str, dict[str, str]]
     files: dict[str, str]
 
+    @property
+    def judged(self) -> Columns:
+        """What float and int8 are compared on."""
+        return self.samples if self.evaluation is None else self.evaluation
 
-def read_inputs(options: ConvertOptions, student: Student) -> Inputs:
-    """Raises ``DataError`` naming file, line or text."""
-    samples = read_text_data(options.samples, options.text_column, None)
-    chosen = samples.texts
-    if len(chosen) > options.max_samples:
-        rows = np.random.default_rng(options.seed).choice(len(chosen), options.max_samples, replace=False)
-        chosen = tuple(chosen[i] for i in sorted(rows))
-    evaluation = options.evaluation and read_text_data(options.evaluation, options.text_column, options.label_column)
-    foreign = options.out_of_scope and read_text_data(options.out_of_scope, options.text_column, None)
+
+def count(columns: Columns) -> int:
+    """Rows of columns, which all have the same number."""
+    return len(next(iter(columns.values())))
+
+
+def take(columns: Columns, rows: npt.NDArray[Any] | slice) -> Columns:
+    """Those rows of every column."""
+    return {name: column[rows] for name, column in columns.items()}
+
+
+def read_inputs(options: ConvertOptions, student: Student, graph: Graph) -> Inputs:
+    """Raises ``DataError`` naming file, line, text or array."""
+    if student.preprocess is None:
+        return _read_tensors(options, student, graph)
+    return _read_texts(options, student, student.preprocess, next(iter(graph.signature.inputs)))
+
+
+def _read_texts(options: ConvertOptions, student: Student, preprocess: TextNgram, name: str) -> Inputs:
+    label_column = options.label_column if options.recover else None
+    samples = read_text_data(options.samples, options.text_column, label_column, labels_optional=True)
+    evaluation, foreign = None, None
+    if options.evaluation:
+        evaluation = read_text_data(options.evaluation, options.text_column, options.label_column)
+    if options.out_of_scope:
+        foreign = read_text_data(options.out_of_scope, options.text_column, None)
+    chosen = tuple(samples.texts[i] for i in _choose(len(samples), options))
+    # Training rows are the caller's own: they may be longer than what a server takes from strangers.
+    training = {name: to_ids(preprocess, samples.texts, samples.path, cut=True)} if options.recover else None
+    return Inputs(
+        samples={name: to_ids(preprocess, chosen, samples.path)},
+        texts=chosen,
+        training=training,
+        labels=_targets(student, samples) if samples.labels else None,
+        evaluation={name: to_ids(preprocess, evaluation.texts, evaluation.path)} if evaluation else None,
+        targets=_targets(student, evaluation) if evaluation else None,
+        out_of_scope={name: to_ids(preprocess, foreign.texts, foreign.path)} if foreign else None,
+        answers=_answers(options.answers, student),
+        files=_hashes(options, student, samples, evaluation, foreign),
+    )
+
+
+def _read_tensors(options: ConvertOptions, student: Student, graph: Graph) -> Inputs:
+    inputs, classes = public_inputs(graph), count_classes(graph)
+    samples = read_arrays(options.samples, inputs, classes)
+    evaluation = read_arrays(options.evaluation, inputs, classes) if options.evaluation else None
+    if evaluation and evaluation.labels is None and classes is not None:
+        raise DataError(f"{evaluation.path}: --eval needs labels, an array 'y' of {classes} classes")
+    foreign = read_arrays(options.out_of_scope, inputs, None) if options.out_of_scope else None
+    return Inputs(
+        samples=take(samples.columns, _choose(count(samples.columns), options)),
+        texts=(),
+        training=samples.columns if options.recover else None,
+        labels=samples.labels if options.recover else None,
+        evaluation=evaluation.columns if evaluation else None,
+        targets=evaluation.labels if evaluation else None,
+        out_of_scope=foreign.columns if foreign else None,
+        answers=_answers(options.answers, student),
+        files=_hashes(options, student, samples, evaluation, foreign),
+    )
+
+
+def _choose(rows: int, options: ConvertOptions) -> npt.NDArray[np.int64]:
+    """``max_samples`` of the row numbers at most, in order."""
+    if rows <= options.max_samples:
+        return np.arange(rows)
+    return np.sort(np.random.default_rng(options.seed).choice(rows, options.max_samples, replace=False))
+
+
+def _hashes(
+    options: ConvertOptions,
+    student: Student,
+    samples: TextData | ArrayData,
+    evaluation: TextData | ArrayData | None,
+    foreign: TextData | ArrayData | None,
+) -> dict[str, str]:
+    """Role → SHA-256 of every file that the result hangs on."""
     used = {"samples": samples.sha256, "student": hashlib.sha256(student.model.read_bytes()).hexdigest()}
     for role, part in (("eval", evaluation), ("out_of_scope", foreign)):
         if part:
             used[role] = part.sha256
-    answers = _answers(options.answers, student)
-    if options.answers:
-        used["answers"] = hashlib.sha256(options.answers.read_bytes()).hexdigest()
-    return Inputs(
-        samples=to_ids(student.preprocess, chosen, samples.path),
-        texts=chosen,
-        evaluation=to_ids(student.preprocess, evaluation.texts, evaluation.path) if evaluation else None,
-        targets=_targets(student, evaluation) if evaluation else None,
-        out_of_scope=to_ids(student.preprocess, foreign.texts, foreign.path) if foreign else None,
-        answers=answers,
-        files=used,
-    )
+    teacher = options.teacher and open_student(options.teacher).model
+    for role, path in (("answers", options.answers), ("labels", options.labels), ("teacher", teacher)):
+        if path:
+            used[role] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return used
 
 
-def _targets(student: Student, evaluation: TextData) -> npt.NDArray[np.int32]:
-    if unknown := sorted(set(evaluation.labels) - set(student.labels)):
-        raise DataError(f"{evaluation.path}: the student has no label {unknown[0]!r}")
-    return evaluation.targets(student.labels)
+def _targets(student: Student, data: TextData) -> Targets:
+    if unknown := sorted(set(data.labels) - set(student.labels)):
+        raise DataError(f"{data.path}: the student has no label {unknown[0]!r}")
+    return data.targets(student.labels)
 
 
 def _answers(path: Path | None, student: Student) -> dict[str, dict[str, str]]:

@@ -5,13 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekd.errors import UsageError
+from edgekd.errors import DataError, UsageError
+from edgekd_converters.prune import PruneOptions
+from edgekd_converters.recover import RecoverOptions
 from edgekd_runtime.bundle import is_name
 
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """``max_drop``: how much accuracy (a fraction of 1) int8 may lose on ``evaluation``; None leaves the gate open."""
+    """What to convert, with what data, into what.
+
+    ``max_drop``: how much accuracy (a fraction of 1) int8 may lose on ``evaluation`` against the model as it was given;
+    None leaves the gate open. ``prune_rounds``: prune and recover in turn so often, a share of the way each time.
+    ``teacher``: recover under this model instead of the student as it was given. The seed here governs pruning and
+    recovery too. ``labels``: names of the classes of a ``.tflite``.
+    """
 
     student: Path
     samples: Path
@@ -26,13 +34,30 @@ class ConvertOptions:
     max_samples: int = 1000
     max_drop: float | None = None
     seed: int = 0
+    labels: Path | None = None
+    prune: PruneOptions | None = None
+    prune_rounds: int = 1
+    recover: RecoverOptions | None = None
+    teacher: Path | None = None
 
     def model_name(self) -> str:
-        """The bundle's name, after what can be said before any work is done. Raises ``UsageError``."""
-        if self.max_drop is not None and self.evaluation is None:
-            raise UsageError("--max-drop needs --eval, a labelled file to measure the drop on")
+        """The bundle's name. Raises ``UsageError`` if it cannot be one."""
         name = self.name or self.output.resolve().name
         for option, value in (("--name", name), ("--model-version", self.version)):
             if not is_name(value):
                 raise UsageError(f"{option} {value!r}: take letters, digits, '.', '_' and '-', 128 at most")
         return name
+
+    def check(self) -> None:
+        """Raise ``UsageError`` for what can be told before any work is done."""
+        if self.max_drop is not None and self.evaluation is None:
+            raise UsageError("--max-drop needs --eval, a labelled file to measure the drop on")
+        if self.prune_rounds > 1 and self.prune is None:
+            raise UsageError("--prune-rounds needs --prune")
+        if self.recover and self.recover.steps < self.prune_rounds:
+            raise UsageError(f"--recover-steps {self.recover.steps} cannot be split over {self.prune_rounds} rounds")
+        if self.teacher is not None and self.recover is None:
+            raise UsageError("--teacher needs --recover-steps; without training there is nothing to teach")
+        for path in (self.samples, self.evaluation, self.out_of_scope, self.answers, self.labels, self.teacher):
+            if path is not None and not path.exists():
+                raise DataError(f"{path}: No such file or directory")

@@ -1,34 +1,35 @@
-"""The conversion on one screen: load → calibrate → quantise → verify → gate → package."""
+"""The conversion on one screen: load → prune → recover → calibrate → quantise → verify → gate → package."""
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgekd import scope
 from edgekd.errors import GateError, UsageError
-from edgekd.inputs import Inputs, read_inputs
+from edgekd.fits import as_teacher_of, check_fits
+from edgekd.inputs import Inputs, count, read_inputs, take
 from edgekd.options import ConvertOptions
-from edgekd.report import SCHEMA_VERSION, percent
+from edgekd.report import SCHEMA_VERSION, describe_stages, percent
+from edgekd.shrink import shrink
 from edgekd.stages import Stages
 from edgekd.student import Student, open_student
-from edgekd.verify import LayerError, SideBySide, layer_errors, run_graph, side_by_side
+from edgekd.verify import LayerError, Score, layer_errors, open_graph, run_graph, score, side_by_side
 from edgekd.versions import versions
 from edgekd_converters.calibrate import calibrate_minmax
 from edgekd_converters.graph import Graph
 from edgekd_converters.integer import integer_fraction
 from edgekd_converters.keras_model import load_keras
-from edgekd_converters.observe import Feed
+from edgekd_converters.observe import feeds
+from edgekd_converters.prune import PruneOptions, PrunePlan, plan_pruning
 from edgekd_converters.quantize import quantize_int8
+from edgekd_converters.tflite_model import load_tflite
 from edgekd_runtime import atomic
-from edgekd_runtime.backend import open_model
 from edgekd_runtime.bundle import Bundle, Golden, load_bundle
 from edgekd_runtime.engine import Engine
 
@@ -46,31 +47,31 @@ class ConvertResult:
 
 
 def convert(options: ConvertOptions, stages: Stages | None = None) -> ConvertResult:
-    """Keras student → verified full-integer bundle in ``options.output``. Nothing is written unless all of it succeeds.
+    """Student → verified full-integer bundle in ``options.output``. Nothing is written unless all of it succeeds.
 
     Raises ``UsageError``, ``DataError``, ``StageError`` naming the stage, or ``GateError``.
     """
     stages = stages or Stages(quiet=True)
     name = options.model_name()
-    with stages.stage("read student and samples"):
-        student = open_student(options.student)
-        data = read_inputs(options, student)
-    with stages.stage("load"):
-        float_graph = load_keras(student.model)
-        _check_fits(float_graph, student)
+    student, loaded, data = _open(options, stages)
+    teacher = _teacher(options, student, loaded, stages)
+    made = shrink(loaded, teacher, data, options, stages)
+    float_graph = made[-1].graph
     with stages.stage("calibrate"):
-        ranges = calibrate_minmax(float_graph, _feeds(float_graph, data.samples))
+        ranges = calibrate_minmax(float_graph, feeds(data.samples))
     with stages.stage("quantise"):
         int8_graph = quantize_int8(float_graph, ranges)
     with stages.stage("verify"):
-        judged = data.evaluation if data.evaluation is not None else data.samples
-        sides = side_by_side(float_graph, int8_graph, judged)
-        layers = layer_errors(float_graph, int8_graph, list(_feeds(float_graph, data.samples[:_LAYER_SAMPLES])))
-        accuracy = _accuracy(sides, data.targets)
+        sides = side_by_side(float_graph, int8_graph, data.judged)
+        outputs = [run_graph(step.graph, data.judged) for step in made[:-1]]
+        outputs += [sides.float_logits, sides.int8_logits]
+        scores = [score(one, outputs[0], data.targets) for one in outputs]
+        quantised = score(sides.int8_logits, sides.float_logits, data.targets)
+        layers = layer_errors(float_graph, int8_graph, take(data.samples, slice(_LAYER_SAMPLES)))
         foreign = None if data.out_of_scope is None else run_graph(int8_graph, data.out_of_scope)
-        bounds = scope.measure(sides.int8_logits, foreign) if data.evaluation is not None else None
+        bounds = None if data.targets is None else scope.measure(sides.int8_logits, foreign)
     with stages.stage("gate"):
-        gate = _gate(options.max_drop, accuracy, layers)
+        gate = _gate(options.max_drop, scores, layers)
     with stages.stage("package"):
         bundle = _bundle(options, name, student, data, int8_graph, bounds)
         report = {
@@ -81,11 +82,13 @@ def convert(options: ConvertOptions, stages: Stages | None = None) -> ConvertRes
             "bytes": {"float": len(float_graph.content), "int8": len(int8_graph.content)},
             "integer_op_fraction": integer_fraction(int8_graph),
             "ops": [op.name for op in int8_graph.ops],
-            "accuracy": accuracy,
+            "accuracy": None if data.targets is None else {"float": scores[-2].accuracy, "int8": scores[-1].accuracy},
             "invoke_us": {"float": sides.float_invoke_us, "int8": sides.int8_invoke_us},
-            "agreement": sides.agreement,
-            "judged_on": {"file": "eval" if data.evaluation is not None else "samples", "rows": len(judged)},
-            "calibration_samples": len(data.samples),
+            "agreement": quantised.agreement,
+            "relative_rmse": quantised.relative_rmse,
+            "judged_on": {"file": "samples" if data.evaluation is None else "eval", "rows": count(data.judged)},
+            "calibration_samples": count(data.samples),
+            "stages": describe_stages(made, int8_graph, scores),
             "worst_layer": _layer(layers[0]),
             "layers": [_layer(layer) for layer in layers],
             "out_of_scope": bounds.to_dict() if bounds else None,
@@ -99,52 +102,61 @@ def convert(options: ConvertOptions, stages: Stages | None = None) -> ConvertRes
     return ConvertResult(options.output, path, report)
 
 
-def _check_fits(graph: Graph, student: Student) -> None:
-    shapes = {tensor.name: tensor.shape for tensor in graph.tensors}
-    inputs = [shapes[name] for name in graph.signature.inputs.values()]
-    outputs = [shapes[name] for name in graph.signature.outputs.values()]
-    if inputs != [(1, student.preprocess.length)]:
-        raise UsageError(f"{student.model}: takes {inputs}; preprocess.json makes (1, {student.preprocess.length})")
-    rows = [op.inputs[0].shape[0] for op in graph.ops if op.name == "GATHER" and op.inputs[0].is_constant]
-    # The table of length normalisations has as many rows as a text has ids.
-    buckets, length = student.preprocess.buckets, student.preprocess.length
-    if rows.count(buckets) < 1 + (buckets == length):
-        raise UsageError(f"{student.model}: has no embedding of {buckets} rows, the buckets of preprocess.json")
-    if outputs != [(1, len(student.labels))]:
-        raise UsageError(f"{student.model}: gives {outputs}; labels.txt has {len(student.labels)} labels")
+def plan(options: ConvertOptions, prune: PruneOptions, stages: Stages | None = None) -> PrunePlan:
+    """What :func:`convert` would remove in a single round; writes nothing. Raises as it does."""
+    stages = stages or Stages(quiet=True)
+    _, loaded, data = _open(options, stages)
+    with stages.stage("plan") as step:
+        return plan_pruning(loaded, data.samples, prune, step.advance)
 
 
-def _feeds(graph: Graph, ids: npt.NDArray[np.int32]) -> Iterator[Feed]:
-    name = next(iter(graph.signature.inputs))
-    return ({name: ids[i : i + 1]} for i in range(len(ids)))
+def _open(options: ConvertOptions, stages: Stages) -> tuple[Student, Graph, Inputs]:
+    options.check()
+    with stages.stage("load"):
+        student = open_student(options.student, options.labels)
+        graph = _load(student)
+        check_fits(options, student, graph)
+    with stages.stage("read samples"):
+        data = read_inputs(options, student, graph)
+    return student, graph, data
 
 
-def _accuracy(sides: SideBySide, targets: npt.NDArray[np.int32] | None) -> dict[str, float] | None:
-    if targets is None:
-        return None
-    return {
-        "float": float((sides.float_logits.argmax(1) == targets).mean()),
-        "int8": float((sides.int8_logits.argmax(1) == targets).mean()),
-    }
+def _load(student: Student) -> Graph:
+    return load_tflite(student.model) if student.preprocess is None else load_keras(student.model)
+
+
+def _teacher(options: ConvertOptions, student: Student, loaded: Graph, stages: Stages) -> Graph:
+    """The model to recover under: the student as it was loaded, unless ``options`` name another."""
+    if options.teacher is None:
+        return loaded
+    with stages.stage("load teacher"):
+        teacher = open_student(options.teacher)
+        if teacher.preprocess and (teacher.preprocess, teacher.labels) != (student.preprocess, student.labels):
+            raise UsageError(f"--teacher {options.teacher}: its preprocessing and labels must be the student's own")
+        return as_teacher_of(loaded, _load(teacher))
 
 
 def _layer(error: LayerError) -> dict[str, Any]:
     return {"tensor": error.tensor, "op": error.op, "relative_rmse": error.relative_rmse}
 
 
-def _gate(
-    max_drop: float | None, accuracy: dict[str, float] | None, layers: list[LayerError]
-) -> dict[str, float | None]:
-    """The limit and the drop, fractions of 1, None where not given. Raises ``GateError`` when the limit is passed."""
-    drop = None if accuracy is None else accuracy["float"] - accuracy["int8"]
+def _gate(max_drop: float | None, scores: list[Score], layers: list[LayerError]) -> dict[str, float | None]:
+    """The limit and the drop, fractions of 1, None where not given. Raises ``GateError`` when the limit is passed.
+
+    ``scores`` are the loaded model's first, the last float model's next to last, and int8's.
+    """
+    before, between, after = scores[0].accuracy, scores[-2].accuracy, scores[-1].accuracy
+    if before is None or between is None or after is None:
+        return {"max_drop": max_drop, "drop": None}
     # 0.92 − 0.91 is a little more than 0.01 in binary.
-    if accuracy is not None and drop is not None and max_drop is not None and drop > max_drop + 1e-9:
+    if max_drop is not None and before - after > max_drop + 1e-9:
+        shrunk = f"; it was {percent(between)} before quantising" if len(scores) > 2 else ""
         raise GateError(
-            f"gate: int8 loses {percent(drop)} of accuracy on --eval ({percent(accuracy['float'])} → "
-            f"{percent(accuracy['int8'])}), more than --max-drop {max_drop} allows; the worst layer is "
+            f"gate: int8 loses {percent(before - after)} of accuracy on --eval ({percent(before)} → "
+            f"{percent(after)}), more than --max-drop {max_drop} allows{shrunk}; the worst layer is "
             f"{layers[0].op} {layers[0].tensor!r} with {percent(layers[0].relative_rmse)} error. Nothing was written"
         )
-    return {"max_drop": max_drop, "drop": drop}
+    return {"max_drop": max_drop, "drop": before - after}
 
 
 def _bundle(
@@ -155,14 +167,13 @@ def _bundle(
     int8_graph: Graph,
     bounds: scope.ScopeBounds | None,
 ) -> Bundle:
-    signature = int8_graph.signature
     return Bundle(
         name=name,
         version=options.version,
         model=int8_graph.content,
         precision="int8",
-        inputs=signature.inputs,
-        outputs=signature.outputs,
+        inputs=int8_graph.signature.inputs,
+        outputs=int8_graph.signature.outputs,
         labels=student.labels,
         preprocess=student.preprocess,
         threshold=bounds.threshold if bounds else None,
@@ -173,16 +184,17 @@ def _bundle(
 
 
 def _golden(graph: Graph, data: Inputs) -> Golden:
-    """Evenly spread samples with the stored (not dequantised) outputs of the device runtime's own backend."""
-    chosen = np.unique(np.linspace(0, len(data.texts) - 1, _GOLDEN_SAMPLES).astype(int))
-    backend = open_model(graph.content, graph.signature.inputs, graph.signature.outputs, backend="litert")
-    rows = data.samples[chosen]
-    outputs = [backend.invoke([rows[i : i + 1]]) for i in range(len(rows))]
+    """Evenly spread samples with the stored (not dequantised) values of the device runtime's own backend."""
+    chosen = np.unique(np.linspace(0, count(data.samples) - 1, _GOLDEN_SAMPLES).astype(int))
+    backend = open_graph(graph)
+    columns = take(data.samples, chosen)
+    stored = {spec.name: spec.quantize(columns[spec.name]) for spec in backend.inputs}
+    outputs = [backend.invoke(list(sample.values())) for sample in feeds(stored)]
     return Golden(
-        inputs={backend.inputs[0].name: rows},
+        inputs=stored,
         outputs={spec.name: np.concatenate([row[k] for row in outputs]) for k, spec in enumerate(backend.outputs)},
         backend=backend.name,
-        texts=tuple(data.texts[i] for i in chosen),
+        texts=tuple(data.texts[i] for i in chosen) if data.texts else (),
     )
 
 

@@ -45,8 +45,16 @@ class TextData:
         return np.array([index[label] for label in self.labels], np.int32)
 
 
-def read_text_data(path: Path, text_column: str, label_column: str | None) -> TextData:
-    """Read ``.csv``, ``.jsonl`` or ``.ndjson`` (by suffix). Raises ``DataError`` naming file, line and column."""
+def read_text_data(
+    path: Path, text_column: str, label_column: str | None, *, labels_optional: bool = False
+) -> TextData:
+    """Read ``.csv``, ``.jsonl`` or ``.ndjson`` (by suffix). Raises ``DataError`` naming file, line and column.
+
+    ``labels_optional``: a file whose first row has no ``label_column`` is read without labels.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in _ROWS:
+        raise DataError(f"{path}: text data must be .csv or .jsonl, not {suffix or 'a file without a suffix'}")
     try:
         raw = path.read_bytes()
         content = raw.decode("utf-8-sig")
@@ -54,15 +62,11 @@ def read_text_data(path: Path, text_column: str, label_column: str | None) -> Te
         raise DataError(f"{path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
-    suffix = path.suffix.lower()
-    if suffix == ".csv":
-        rows = _csv_rows(path, content)
-    elif suffix in (".jsonl", ".ndjson"):
-        rows = _json_rows(path, content)
-    else:
-        raise DataError(f"{path}: text data must be .csv or .jsonl, not {suffix or 'a file without a suffix'}")
-    texts, labels = [], []
-    for line, row in rows:
+    texts: list[str] = []
+    labels: list[str] = []
+    for line, row in _ROWS[suffix](path, content):
+        if labels_optional and not texts and label_column not in row:
+            label_column = None
         texts.append(_field(path, line, row, text_column))
         if label_column is not None:
             labels.append(_field(path, line, row, label_column))
@@ -129,6 +133,9 @@ def _json_rows(path: Path, content: str) -> Iterator[tuple[int, Mapping[str, Any
         if not isinstance(row, dict):
             raise DataError(f"{path}, line {number}: every line must be a JSON object")
         yield number, row
+
+
+_ROWS = {".csv": _csv_rows, ".jsonl": _json_rows, ".ndjson": _json_rows}
 
 
 def stratified_holdout(targets: npt.NDArray[np.int32], fraction: float, seed: int) -> npt.NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""A student folder, as ``edgekd distill`` writes it and ``edgekd convert`` reads it."""
+"""A student: the folder that ``edgekd distill`` writes, or a plain ``.tflite``."""
 
 from __future__ import annotations
 
@@ -14,36 +14,67 @@ from edgekd_runtime.preprocess import TextNgram, load
 
 @dataclass(frozen=True)
 class Student:
-    """A Keras model with what turns raw text into its input and its output into labels."""
+    """A model with what turns raw text into its input and its output into labels.
+
+    ``preprocess`` is None where the model takes tensors; ``labels`` is empty where nobody has named the classes.
+    """
 
     model: Path
-    preprocess: TextNgram
+    preprocess: TextNgram | None
     labels: tuple[str, ...]
 
 
-def open_student(path: Path) -> Student:
-    """A folder with ``student.keras``, ``preprocess.json`` and ``labels.txt``, or the ``.keras`` file in it."""
+def open_student(path: Path, labels: Path | None = None) -> Student:
+    """A ``.tflite``, or a folder (or the ``.keras`` in it) with ``student.keras``, ``preprocess.json``, ``labels.txt``.
+
+    ``labels`` names the classes of a ``.tflite``; without it a ``labels.txt`` beside the file does, if there is one.
+    """
     if path.is_dir():
         model = path / "student.keras"
     elif path.is_file():
         model = path
     else:
         raise UsageError(f"{path}: no such file or folder")
+    if model.suffix.lower() == ".tflite":
+        return Student(model, None, _named_classes(model, labels))
+    if labels is not None:
+        raise UsageError(f"--labels is for a .tflite; {path} has its own labels.txt")
+    return _open_folder(model)
+
+
+def _open_folder(model: Path) -> Student:
     files = {name: model.parent / name for name in ("preprocess.json", "labels.txt")}
     for name, file in {"student.keras": model, **files}.items():
         if not file.is_file():
             raise UsageError(f"{file.parent}: {name} is missing; a student folder is what 'edgekd distill' writes")
     try:
         preprocess = load(json.loads(files["preprocess.json"].read_text("utf-8")))
-        labels = tuple(files["labels.txt"].read_text("utf-8").splitlines())
+        labels = _read_labels(files["labels.txt"])
         _check_whole(model.parent)
     except OSError as error:
         raise DataError(f"{model.parent}: {error.strerror or error}") from error
     except (ValueError, RecursionError, PreprocessError) as error:
         raise DataError(f"{model.parent}: {error}") from error
-    if len(set(labels)) != len(labels) or not all(labels):
-        raise DataError(f"{files['labels.txt']}: labels must be one to a line, none empty, none twice")
     return Student(model, preprocess, labels)
+
+
+def _named_classes(model: Path, labels: Path | None) -> tuple[str, ...]:
+    file = labels or model.parent / "labels.txt"
+    if labels is None and not file.is_file():
+        return ()
+    try:
+        return _read_labels(file)
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: {error}") from error
+
+
+def _read_labels(file: Path) -> tuple[str, ...]:
+    labels = tuple(file.read_text("utf-8").splitlines())
+    if not labels or len(set(labels)) != len(labels) or not all(labels):
+        raise DataError(f"{file}: labels must be one to a line, none empty, none twice")
+    return labels
 
 
 def _check_whole(folder: Path) -> None:

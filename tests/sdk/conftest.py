@@ -5,11 +5,16 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 from click.testing import CliRunner, Result
 
 from edgekd.cli import main
+from edgekd_converters.keras_model import convert_keras
+from edgekd_converters.quiet import import_tensorflow
 
 Row = tuple[str, str]
 WORDS = {
@@ -131,3 +136,55 @@ def converted(
     result = cli("convert", student_folder, "--samples", task.train, "--output", output, *extras, "--quiet")
     assert (result.exit_code, result.output) == (0, "")
     return output
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Files of a three-class task on 12×12 images that a small residual network learns: names ``image``, ``scores``."""
+
+    model: Path
+    samples: Path
+    eval: Path
+    images: npt.NDArray[np.float32]
+    targets: npt.NDArray[np.int64]
+
+
+def pictures_of(count: int, seed: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """``(n, 12, 12, 3) float32`` noise with stripes upright, lying or aslant; ``(n,)`` which."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.indices((12, 12))
+    stripes = np.stack([np.sin(phase * 1.5) for phase in (rows, columns, (rows + columns) / 1.5)])
+    targets = rng.integers(0, 3, count)
+    images = stripes[targets][..., None] + rng.normal(0, 2, size=(count, 12, 12, 3))
+    return images.astype(np.float32), targets
+
+
+@pytest.fixture(scope="session")
+def keras() -> Any:
+    import_tensorflow()
+    import keras
+
+    return keras
+
+
+@pytest.fixture(scope="session")
+def pictures(keras: Any, tmp_path_factory: pytest.TempPathFactory) -> Pictures:
+    """Do not write into their folder."""
+    keras.utils.set_random_seed(4)
+    image = keras.Input((12, 12, 3), name="image")
+    x = keras.layers.Conv2D(16, 3, padding="same", activation="relu")(image)
+    y = keras.layers.Conv2D(24, 3, padding="same", activation="relu")(x)
+    x = keras.layers.ReLU()(keras.layers.Add()([x, keras.layers.Conv2D(16, 3, padding="same")(y)]))
+    x = keras.layers.Conv2D(32, 3, strides=2, padding="same", activation="relu")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(image, keras.layers.Dense(3, name="scores")(x))
+    images, targets = pictures_of(512, seed=0)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(3e-3), loss)
+    model.fit(images, targets, batch_size=64, epochs=4, verbose=0)
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "stripes.tflite").write_bytes(convert_keras(model).content)
+    np.savez(folder / "samples.npz", image=images[:200], y=targets[:200])
+    shown, known = pictures_of(150, seed=1)
+    np.savez(folder / "eval.npz", image=shown, y=known)
+    return Pictures(folder / "stripes.tflite", folder / "samples.npz", folder / "eval.npz", shown, known)

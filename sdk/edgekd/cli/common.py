@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from edgekd.errors import EdgekdError
@@ -60,13 +61,25 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def print_result(
-    report: dict[str, Any], title: str, rows: Sequence[tuple[str, str]], *, as_json: bool, quiet: bool
+    report: dict[str, Any],
+    title: str,
+    rows: Sequence[Sequence[str]],
+    *,
+    as_json: bool,
+    quiet: bool,
+    headings: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> None:
-    """The report as JSON, or a two-column table, or nothing."""
+    """The report as JSON, or a table with ``notes`` under it, or nothing."""
     if as_json:
         click.echo(json.dumps(report, ensure_ascii=False))
     elif not quiet:
-        table = Table(title=title, title_justify="left", show_header=False)
+        table = Table(title=title, title_justify="left", show_header=bool(headings))
+        for heading in headings:
+            table.add_column(heading, overflow="fold")
         for row in rows:
-            table.add_row(*row)
-        Console().print(table)
+            table.add_row(*map(escape, row))
+        console = Console()
+        console.print(table)
+        for note in notes:
+            console.print(f"note: {note}", markup=False)

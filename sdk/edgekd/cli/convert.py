@@ -3,32 +3,51 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekd.cli import common
+from edgekd.cli import common, shrink
+from edgekd.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgekd.options import ConvertOptions
+    from edgekd.stages import Stages
+    from edgekd_converters.prune import PruneOptions
 
 
 @click.command("convert")
 @click.argument("student", type=common.PATH)
-@click.option("--samples", type=common.PATH, required=True, help="Real texts to calibrate on: .csv or .jsonl.")
-@click.option("--eval", "evaluation", type=common.PATH, help="Labelled data to measure float and int8 on.")
-@click.option("--output", type=common.PATH, required=True, help="Folder to write.")
+@click.option(
+    "--samples",
+    type=common.PATH,
+    required=True,
+    help="Real data to calibrate on: .csv or .jsonl of texts, or .npz of arrays named as the model's inputs.",
+)
+@click.option(
+    "--eval",
+    "evaluation",
+    type=common.PATH,
+    help="Data to measure float and int8 on, with labels (in an .npz: y) if the model is a classifier.",
+)
+@click.option("--output", type=common.PATH, help="Folder to write; only --dry-run goes without.")
 @common.text_column_option
 @common.label_column_option
 @click.option(
     "--max-drop",
     type=common.FiniteRange(0, 1),
-    help="Fail (exit 3) when int8 loses more accuracy on --eval, e.g. 0.01.",
+    help="Fail (exit 3) when int8 loses more accuracy on --eval than this against STUDENT, e.g. 0.01.",
 )
 @click.option(
     "--max-samples",
     type=click.IntRange(1),
     default=1000,
     show_default=True,
-    help="Calibrate on at most this many, chosen by --seed.",
+    help="Calibrate, and choose what to prune, on at most this many, chosen by --seed.",
 )
-@click.option("--out-of-scope", type=common.PATH, help="Texts that no label fits; reports how many are refused.")
+@shrink.options
+@click.option("--labels", type=common.PATH, help="Names of a .tflite's classes, one a line. [default: its labels.txt]")
+@click.option("--out-of-scope", type=common.PATH, help="Data that no label fits; reports how much is refused.")
 @click.option("--answers", type=common.PATH, help="JSON of label → language → answer, carried by the bundle.")
 @click.option("--name", help="Name of the model and its bundle. [default: the output folder's name]")
 @click.option("--model-version", default="1", show_default=True, help="Version that the server reports.")
@@ -40,11 +59,12 @@ def command(
     student: Path,
     samples: Path,
     evaluation: Path | None,
-    output: Path,
+    output: Path | None,
     text_column: str,
     label_column: str,
     max_drop: float | None,
     max_samples: int,
+    labels: Path | None,
     out_of_scope: Path | None,
     answers: Path | None,
     name: str | None,
@@ -52,17 +72,20 @@ def command(
     seed: int,
     as_json: bool,
     quiet: bool,
+    dry_run: bool,
+    **shrinking: Any,
 ) -> None:
-    """Turn STUDENT, a folder written by 'edgekd distill', into a verified full-integer .edgekd bundle."""
+    """Turn STUDENT, a folder written by 'edgekd distill' or a float .tflite, into a verified int8 .edgekd bundle."""
+    shrink.check()
+    if output is None and not dry_run:
+        raise UsageError("--output is missing, the folder to write; only --dry-run goes without")
     from edgekd.options import ConvertOptions
-    from edgekd.pipeline import convert
-    from edgekd.report import convert_rows
     from edgekd.stages import Stages
 
     options = ConvertOptions(
         student=student,
         samples=samples,
-        output=output,
+        output=output or Path(),  # where there is none, nothing will be written
         evaluation=evaluation,
         out_of_scope=out_of_scope,
         answers=answers,
@@ -73,7 +96,34 @@ def command(
         max_samples=max_samples,
         max_drop=max_drop,
         seed=seed,
+        labels=labels,
+        prune=shrink.prune_options(shrinking, seed),
+        prune_rounds=shrinking["prune_rounds"],
+        recover=shrink.recover_options(shrinking, seed),
+        teacher=shrinking["teacher"],
     )
-    result = convert(options, Stages(quiet=quiet or as_json))
+    stages = Stages(quiet=quiet or as_json)
+    if dry_run and options.prune:
+        _plan(options, options.prune, stages, as_json=as_json, quiet=quiet)
+    else:
+        _convert(options, stages, as_json=as_json, quiet=quiet)
+
+
+def _convert(options: ConvertOptions, stages: Stages, *, as_json: bool, quiet: bool) -> None:
+    from edgekd.pipeline import convert
+    from edgekd.report import convert_rows
+
+    result = convert(options, stages)
     rows = [*convert_rows(result.report), ("written", str(result.bundle))]
     common.print_result(result.report, f"bundle {result.report['name']}", rows, as_json=as_json, quiet=quiet)
+
+
+def _plan(options: ConvertOptions, prune: PruneOptions, stages: Stages, *, as_json: bool, quiet: bool) -> None:
+    from edgekd.pipeline import plan
+    from edgekd.report import SCHEMA_VERSION, describe_plan, plan_table
+
+    made = plan(options, prune, stages)
+    report = {"edgekd": "prune plan", "schema_version": SCHEMA_VERSION, "amount": prune.amount, **describe_plan(made)}
+    headings, rows = plan_table(made)
+    title = f"plan of --prune {prune.amount}"
+    common.print_result(report, title, rows, headings=headings, notes=made.notes, as_json=as_json, quiet=quiet)

@@ -1,0 +1,171 @@
+"""A float32 ``.tflite`` as other tools write it → one with a batch of 1 and no size left to run time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+from edgekd_converters.errors import LoadError, SourceNotFoundError
+from edgekd_converters.graph import Graph, Op, read_graph, write_model
+from edgekd_converters.quiet import quiet
+
+_STEPS = ("INT2", "INT4", "INT8", "UINT8", "INT16")  # with a scale; without one they are plain integers
+_Values = dict[int, npt.NDArray[Any]]
+"""Tensor index → what the tensor holds."""
+
+
+def load_tflite(path: Path) -> Graph:
+    """Read a ``.tflite`` whose weights and arithmetic are float32; a batch of unknown size becomes 1.
+
+    Raises ``SourceNotFoundError``, or ``LoadError`` for a file that is damaged, quantised or of another unknown size.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise SourceNotFoundError(f"{path}: no such file") from error
+    except OSError as error:
+        raise LoadError(f"{path}: {error.strerror or error}") from error
+    try:
+        graph = read_graph(content)
+        _require_float32(graph)
+        if any(tensor.is_dynamic for tensor in graph.tensors):
+            graph = _with_batch_of_one(graph)
+    except LoadError as error:
+        raise LoadError(f"{path}: {error}") from error
+    return graph
+
+
+def _require_float32(graph: Graph) -> None:
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(graph.content, 0))
+    stored = model.subgraphs[0].tensors
+    scaled = {i for i, tensor in enumerate(stored) if tensor.quantization and np.any(tensor.quantization.scale)}
+    quantised = [tensor for tensor in graph.tensors if tensor.index in scaled and tensor.dtype in _STEPS]
+    narrow = [tensor for tensor in graph.tensors if tensor.dtype in ("FLOAT16", "BFLOAT16", "FLOAT64")]
+    if activations := [tensor for tensor in quantised if not tensor.is_constant]:
+        reason = f"is quantised already: {activations[0].name!r} is {activations[0].dtype}"
+    elif quantised:
+        reason = (
+            f"is a hybrid, with integer weights under float arithmetic: {quantised[0].name!r} is {quantised[0].dtype}"
+        )
+    elif narrow:
+        reason = f"is not float32: {narrow[0].name!r} is {narrow[0].dtype}"
+    else:
+        return
+    raise LoadError(f"the model {reason}; export it as float32, without quantisation or other optimisations")
+
+
+def _with_batch_of_one(graph: Graph) -> Graph:
+    """The same model for one row: every shape known, and what was computed from shapes alone made constant."""
+    for name, tensor in ((tensor.name, tensor) for tensor in graph.inputs):
+        if any(size < 0 for size in tensor.shape[1:]):
+            raise LoadError(f"input {name!r} has unknown sizes {list(tensor.shape)}; export the model with fixed ones")
+    values = _one_run(graph)
+    folded = _computed_from_shapes(graph)
+    dropped = folded | _of_no_use(graph, folded)
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(graph.content, 0))
+    main = model.subgraphs[0]
+    made = {tensor.index for i in folded for tensor in graph.main[i].outputs}
+    for tensor in graph.tensors:
+        if tensor.index not in values:
+            continue
+        stored, value = main.tensors[tensor.index], values[tensor.index]
+        stored.shape, stored.shapeSignature = np.array(value.shape, np.int32), None
+        if tensor.index in made:
+            stored.buffer = len(model.buffers)
+            model.buffers.append(_buffer(value))
+    main.operators = [operator for i, operator in enumerate(main.operators) if i not in dropped]
+    _settle_reshapes(main, values)
+    _drop_unused_tensors(model)
+    return read_graph(write_model(model))
+
+
+def _one_run(graph: Graph) -> _Values:
+    """All activations of a run on one row of zeros."""
+    try:
+        with quiet():
+            interpreter = Interpreter(
+                model_content=graph.content,
+                experimental_preserve_all_tensors=True,
+                experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            )
+            for tensor in graph.inputs:
+                interpreter.resize_tensor_input(tensor.index, [1, *tensor.shape[1:]] if tensor.shape else [])
+            interpreter.allocate_tensors()
+            for detail in interpreter.get_input_details():
+                interpreter.set_tensor(detail["index"], np.zeros(detail["shape"], detail["dtype"]))
+            interpreter.invoke()
+    except (RuntimeError, ValueError) as error:
+        raise LoadError(f"the model cannot run with a batch of 1: {' '.join(str(error).split())[:300]}") from error
+    made = [*graph.inputs, *(tensor for op in graph.main for tensor in op.outputs)]
+    return {tensor.index: np.array(interpreter.get_tensor(tensor.index)) for tensor in made}
+
+
+def _computed_from_shapes(graph: Graph) -> set[int]:
+    """Ops of the main subgraph whose result is the same for every row: SHAPE, and what works on its output alone."""
+    folded: set[int] = set()
+    known: set[int] = set()
+    given_out = {tensor.index for tensor in graph.outputs}
+    for op in graph.main:
+        if {tensor.index for tensor in op.outputs} & given_out:
+            continue
+        if op.name == "SHAPE" or _all_known(op, known):
+            folded.add(op.index)
+            known |= {tensor.index for tensor in op.outputs}
+    return folded
+
+
+def _of_no_use(graph: Graph, folded: set[int]) -> set[int]:
+    """Ops that were there only for their output's shape. One without outputs works by its side effects."""
+    needed = {tensor.index for tensor in graph.outputs}
+    useless: set[int] = set()
+    for op in reversed(graph.main):
+        if op.outputs and not needed & {tensor.index for tensor in op.outputs}:
+            useless.add(op.index)
+        elif op.index not in folded:
+            needed |= {tensor.index for tensor in op.inputs}
+    return useless
+
+
+def _all_known(op: Op, known: set[int]) -> bool:
+    return any(tensor.index in known for tensor in op.inputs) and all(
+        tensor.index in known or tensor.is_constant for tensor in op.inputs
+    )
+
+
+def _settle_reshapes(main: Any, values: Mapping[int, npt.NDArray[Any]]) -> None:
+    for operator in main.operators:
+        if isinstance(operator.builtinOptions, schema.ReshapeOptionsT):
+            operator.builtinOptions.newShape = np.array(values[int(operator.outputs[0])].shape, np.int32)
+
+
+def _drop_unused_tensors(model: Any) -> None:
+    """Renumber the main subgraph's tensors without those that no op touches any more."""
+    main = model.subgraphs[0]
+    lists = [(main, "inputs"), (main, "outputs")]
+    lists += [(operator, name) for operator in main.operators for name in ("inputs", "outputs", "intermediates")]
+    used = sorted({int(k) for owner, name in lists for k in _indices(owner, name) if k >= 0})
+    number = {old: new for new, old in enumerate(used)} | {-1: -1}  # -1 stands for an optional input left out
+    for owner, name in lists:
+        setattr(owner, name, np.array([number[int(k)] for k in _indices(owner, name)], np.int32))
+    for signature in model.signatureDefs or []:
+        if signature.subgraphIndex == 0:
+            for entry in (*signature.inputs, *signature.outputs):
+                entry.tensorIndex = number[entry.tensorIndex]
+    main.tensors = [main.tensors[old] for old in used]
+
+
+def _indices(owner: Any, name: str) -> Any:
+    values = getattr(owner, name)
+    return [] if values is None else values
+
+
+def _buffer(value: npt.NDArray[Any]) -> Any:
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(np.ascontiguousarray(value).tobytes(), np.uint8)
+    return buffer
