@@ -125,6 +125,30 @@ def _slice(draw: Draw) -> Case:
 
 
 def _strided_slice(draw: Draw) -> Case:
+    return draw(st.sampled_from([_strided_slice_plain, _strided_slice_by_length, _strided_slice_around_all]))(draw)
+
+
+def _strided_slice_by_length(draw: Draw) -> Case:
+    """``end`` says how far from begin."""
+    shape = a_shape(draw)
+    begin = [draw(st.integers(0, size - 1)) for size in shape]
+    length = [draw(st.integers(1, size - first)) for size, first in zip(shape, begin, strict=True)]
+    operands = (Given(shape), ints(*begin), ints(*length), ints(*[1] * len(shape)))
+    return Case(options("StridedSlice", offset=True), operands)
+
+
+def _strided_slice_around_all(draw: Draw) -> Case:
+    """A new axis, all axes but the last, and a part of the last; or the new axis last."""
+    shape = a_shape(draw, 2)
+    first = draw(st.integers(0, shape[-1] - 1))
+    if draw(st.booleans()):
+        stated = options("StridedSlice", newAxisMask=1, ellipsisMask=2)
+        return Case(stated, (Given(shape), ints(0, 0, first), ints(0, 0, shape[-1]), ints(1, 1, 1)))
+    stated = options("StridedSlice", newAxisMask=2, ellipsisMask=1)
+    return Case(stated, (Given(shape), ints(0, 0), ints(0, 0), ints(1, 1)))
+
+
+def _strided_slice_plain(draw: Draw) -> Case:
     """Of some leading axes, in either direction; begin and end may count from behind, or be masked."""
     shape = a_shape(draw)
     begin, end, strides, shrink = [], [], [], 0

@@ -26,6 +26,8 @@ FLAT = {
 """No gradient passes through these, or not always."""
 SAME_FOR_ALL = {"SHAPE", "RANK", "RANGE"}
 """Their values do not depend on the samples, so there is only one of them."""
+PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
+"""To shrink a failure takes minutes here; a case says all by itself."""
 
 
 def test_every_row_has_cases() -> None:
@@ -33,12 +35,7 @@ def test_every_row_has_cases() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
-@settings(
-    max_examples=12,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    phases=[Phase.explicit, Phase.reuse, Phase.generate],
-)
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), phases=PHASES)
 @given(data=st.data(), samples=st.integers(1, 3), seed=st.integers(0, 99))
 def test_an_op_equals_the_interpreter(name: str, data: Any, samples: int, seed: int) -> None:
     case = CASES[name](data.draw)
@@ -66,6 +63,29 @@ def test_an_op_equals_the_interpreter(name: str, data: Any, samples: int, seed: 
     assert gradients
     for gradient in gradients:
         assert np.isfinite(tf.convert_to_tensor(gradient).numpy()).all()
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck), phases=PHASES)
+@given(data=st.data(), samples=st.integers(1, 3))
+def test_an_op_traced_equals_itself(name: str, data: Any, samples: int) -> None:
+    """In a function that is traced every size must be known before anything runs."""
+    case = CASES[name](data.draw)
+    program = Program(build(name, case))
+    fed = [_sample(case, np.random.default_rng(i)) for i in range(samples)]
+    feeds = {key: tf.constant(np.concatenate([np.atleast_1d(one[key]) for one in fed])) for key in fed[0]}
+    shapes: dict[str, Any] = {}
+
+    @tf.function(autograph=False)
+    def traced(feeds: dict[str, Any]) -> dict[str, Any]:
+        outputs = program.outputs(program.run(feeds))
+        shapes.update({key: value.shape for key, value in outputs.items()})
+        return outputs
+
+    eager, late = program.outputs(program.run(feeds)), traced(feeds)
+    assert shapes == {key: value.shape for key, value in eager.items()}
+    for key, value in late.items():
+        np.testing.assert_allclose(value, eager[key], rtol=1e-5, atol=1e-6)
 
 
 def _sample(case: Case, rng: np.random.Generator) -> dict[str, Array]:

@@ -22,8 +22,8 @@ def gather(op: Op, values: list[Any], batch: int) -> list[Any]:
     table, indices = unfold_all(op, values, batch)
     axis, shared = right_of_samples(op.options.axis, rank_of(op)), op.options.batchDims
     shared += rank_of(op, 1) if shared < 0 else 0
-    if shared == 0 and axis == 1 and table.shape[0] == 1:  # an embedding: the table is not copied for each sample
-        return [fold(tf.gather(table[0], indices), batch)]
+    if shared == 0 and axis == 1 and table.shape[0] == 1:  # an embedding: only the rows looked up get a gradient
+        return [fold(tf.gather(values[0], indices), batch)]
     table, indices = spread(table, batch), spread(indices, batch)
     return [fold(tf.gather(table, indices, axis=axis, batch_dims=shared + 1), batch)]
 
