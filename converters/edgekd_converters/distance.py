@@ -36,6 +36,8 @@ def hint_points(student: Graph, teacher: Graph) -> list[tuple[int, int]]:
 
 
 def _last_at_each_resolution(graph: Graph) -> dict[tuple[int, ...], Tensor]:
+    if not any("CONV" in op.name for op in graph.main):
+        return {}  # four axes, but no pixels
     return {
         tensor.shape[1:3]: tensor
         for op in graph.main

@@ -15,6 +15,7 @@ from edgekd_converters.graph import Graph, Op
 from edgekd_converters.importance import Scores, importance
 from edgekd_converters.observe import Columns
 from edgekd_converters.ops.table import channels_of
+from edgekd_converters.program import verify_program
 from edgekd_converters.refit import Refitter
 from edgekd_converters.sensitivity import narrow
 from edgekd_converters.slim import Mask, keep_all, remove
@@ -70,6 +71,8 @@ def plan_pruning(
     graph: Graph, samples: Columns, options: PruneOptions, advance: Callable[[str], None] = lambda note: None
 ) -> PrunePlan:
     """Choose the channels to remove. Raises ``PruneError`` when the graph cannot give up so much."""
+    if options.importance != "weight" or options.refit:
+        verify_program(graph, samples)
     channels = channels_of(graph)
     scores = importance(channels, samples, options.importance, options.seed, advance)
     limit = (1 - options.amount) * count_macs(graph)

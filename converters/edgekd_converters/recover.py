@@ -16,7 +16,7 @@ from edgekd_converters.errors import RecoverError
 from edgekd_converters.graph import Graph
 from edgekd_converters.observe import Columns
 from edgekd_converters.ops.lazy import tf
-from edgekd_converters.program import Program
+from edgekd_converters.program import Program, verify_program
 from edgekd_converters.quiet import import_tensorflow
 from edgekd_converters.trainable import Trainable
 
@@ -137,6 +137,8 @@ def _check(student: Graph, teacher: Graph, samples: Columns, options: RecoverOpt
             f"label {int(labels.max())} is beyond the {student.outputs[0].shape[1]} classes of the model"
         )
     augment.check(options.augment, samples)
+    for graph in (student, teacher):
+        verify_program(graph, samples)
 
 
 def _parts(rows: npt.NDArray[np.int64], batch: int) -> list[npt.NDArray[np.int64]]:

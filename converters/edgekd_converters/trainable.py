@@ -136,7 +136,8 @@ class Trainable:
         moments = []
         for op in ops:
             mean = np.mean(first[op.index], axis=0)
-            variance = np.maximum(np.mean(second[op.index], axis=0) - np.square(mean), 0)
+            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite shows in the loss
+                variance = np.maximum(np.mean(second[op.index], axis=0) - np.square(mean), 0)
             moments.append((mean.astype(np.float32), variance.astype(np.float32)))
         return moments
 
