@@ -10,13 +10,10 @@ from edgekd_converters.ops.lazy import tf
 
 
 def logits_of(graph: Graph, values: Mapping[int, Any]) -> list[Any]:
-    """The outputs; of a closing softmax its input, which has the same order and does not saturate."""
+    """The public outputs, in order; of a closing softmax its input, which has the same order and does not saturate."""
     made_by = {tensor.index: op for op in graph.main for tensor in op.outputs}
-    outputs = []
-    for tensor in graph.outputs:
-        op = made_by.get(tensor.index)
-        outputs.append(values[op.inputs[0].index if op is not None and op.name == "SOFTMAX" else tensor.index])
-    return outputs
+    ends = [(made_by[tensor.index], tensor.index) for tensor in graph.results]
+    return [values[op.inputs[0].index if op.name == "SOFTMAX" else index] for op, index in ends]
 
 
 def distance(student: Any, teacher: Any, temperature: float) -> Any:

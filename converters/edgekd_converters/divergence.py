@@ -11,6 +11,7 @@ from ai_edge_litert.interpreter import Interpreter
 from edgekd_converters.errors import RunError
 from edgekd_converters.graph import Graph
 from edgekd_converters.observe import Columns, feeds
+from edgekd_converters.quiet import quiet
 
 Outputs = dict[str, npt.NDArray[np.float64]]
 """Public output name → ``(n, …)``."""
@@ -19,8 +20,9 @@ Outputs = dict[str, npt.NDArray[np.float64]]
 def run_columns(graph: Graph, columns: Columns, threads: int = 2) -> Outputs:
     """The float graph's outputs for every sample, by the stock interpreter. Raises ``RunError``."""
     try:
-        interpreter = Interpreter(model_content=graph.content, num_threads=threads)
-        interpreter.allocate_tensors()
+        with quiet():  # it announces its delegate
+            interpreter = Interpreter(model_content=graph.content, num_threads=threads)
+            interpreter.allocate_tensors()
         index = {detail["name"]: detail["index"] for detail in interpreter.get_tensor_details()}
         inputs = {name: index[tensor] for name, tensor in graph.signature.inputs.items()}
         outputs = {name: index[tensor] for name, tensor in graph.signature.outputs.items()}

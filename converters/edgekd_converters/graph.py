@@ -86,6 +86,12 @@ class Graph:
         """The main subgraph's ops, in an order in which they can run."""
         return tuple(op for op in self.ops if op.subgraph == 0)
 
+    @property
+    def results(self) -> tuple[Tensor, ...]:
+        """The outputs in the order of the signature, which is the one that users see."""
+        by_name = {tensor.name: tensor for tensor in self.outputs}
+        return tuple(by_name[name] for name in self.signature.outputs.values())
+
     def constant(self, tensor: Tensor) -> npt.NDArray[Any]:
         """The stored value of a constant of the main subgraph, read-only. Raises ``LoadError`` if it is damaged."""
         dtype = _NUMPY_TYPES.get(tensor.dtype)

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgekd_converters.candidates import Candidate, candidates_of, macs, mask, saving
 from edgekd_converters.channels import Channels
-from edgekd_converters.cost import count_macs, count_parameters, graph_shapes, op_macs
+from edgekd_converters.cost import count_macs, count_parameters
 from edgekd_converters.errors import PruneError
 from edgekd_converters.graph import Graph, Op
 from edgekd_converters.importance import Scores, importance
@@ -136,8 +136,8 @@ def _uniform(channels: Channels, candidates: Sequence[Candidate], limit: float) 
 
 
 def _planned(channels: Channels, one: Candidate, width: int, sensitivity: float | None) -> PlannedGroup:
-    costly = [op for op in one.ops if op_macs(op, graph_shapes)]
-    makers = [op for op in costly if _makes(op, one)] or costly or list(one.ops)
+    layers = [op for op in one.ops if _has_weights(op)]
+    makers = [op for op in layers if _makes(op, one)] or layers or list(one.ops)
     return PlannedGroup(
         name=makers[0].outputs[0].name,
         layers=tuple(f"{op.name} {op.outputs[0].name}" for op in makers),
@@ -146,6 +146,10 @@ def _planned(channels: Channels, one: Candidate, width: int, sensitivity: float 
         macs=saving(channels, one, keep_all(channels), width),
         sensitivity=sensitivity,
     )
+
+
+def _has_weights(op: Op) -> bool:
+    return any(tensor.is_constant and tensor.dtype == "FLOAT32" and len(tensor.shape) > 1 for tensor in op.inputs)
 
 
 def _makes(op: Op, one: Candidate) -> bool:

@@ -127,15 +127,14 @@ def _check(student: Graph, teacher: Graph, samples: Columns, options: RecoverOpt
         mine, its = (list(getattr(one.signature, ends)) for one in (student, teacher))
         if mine != its:
             raise RecoverError(f"the teacher's {what} are {its}, the student's {mine}; they must have the same names")
-    wanted, given = ([one.shape for one in graph.outputs] for graph in (student, teacher))
+    wanted, given = ([one.shape for one in graph.results] for graph in (student, teacher))
     if wanted != given:
         raise RecoverError(f"the teacher gives {given}, the student {wanted}")
     if _count(samples) < 2:
         raise RecoverError("recovery needs at least two samples")
-    if labels is not None and len(student.outputs[0].shape) == 2 and labels.max() >= student.outputs[0].shape[1]:
-        raise RecoverError(
-            f"label {int(labels.max())} is beyond the {student.outputs[0].shape[1]} classes of the model"
-        )
+    judged = student.results[0].shape
+    if labels is not None and len(judged) == 2 and labels.max() >= judged[1]:
+        raise RecoverError(f"label {int(labels.max())} is beyond the {judged[1]} classes of the model")
     augment.check(options.augment, samples)
     for graph in (student, teacher):
         verify_program(graph, samples)
