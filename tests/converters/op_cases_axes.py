@@ -125,7 +125,11 @@ def _slice(draw: Draw) -> Case:
 
 
 def _strided_slice(draw: Draw) -> Case:
-    return draw(st.sampled_from([_strided_slice_plain, _strided_slice_by_length, _strided_slice_around_all]))(draw)
+    return draw(
+        st.sampled_from(
+            [_strided_slice_plain, _strided_slice_plain, _strided_slice_by_length, _strided_slice_around_all]
+        )
+    )(draw)
 
 
 def _strided_slice_by_length(draw: Draw) -> Case:
@@ -158,7 +162,7 @@ def _strided_slice_plain(draw: Draw) -> Case:
         begin.append(first - draw(st.sampled_from([0, size])))
         end.append(last - 1 - size if back else last + 1)
         strides.append(draw(st.sampled_from([1, 2])) * (-1 if back else 1))
-        if draw(st.booleans()) and len(shape) > 1 and i != 0:
+        if draw(st.booleans()):
             strides[-1], shrink = 1, shrink | 1 << i
             end[-1] = begin[-1] + 1 if begin[-1] != -1 else size
     mask = st.integers(0, 2 ** len(begin) - 1)

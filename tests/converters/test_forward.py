@@ -35,7 +35,7 @@ def test_every_row_has_cases() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), phases=PHASES)
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), phases=PHASES)
 @given(data=st.data(), samples=st.integers(1, 3), seed=st.integers(0, 99))
 def test_an_op_equals_the_interpreter(name: str, data: Any, samples: int, seed: int) -> None:
     case = CASES[name](data.draw)
