@@ -12,9 +12,9 @@ import numpy.typing as npt
 from edgekd_converters.errors import ConverterError, RunError, UnsupportedOpError
 from edgekd_converters.graph import Graph, Op, Tensor
 from edgekd_converters.observe import Columns, Feed, Observer, feeds
-from edgekd_converters.ops.forward import FORWARD
 from edgekd_converters.ops.forward.elementwise import activate
 from edgekd_converters.ops.lazy import tf
+from edgekd_converters.ops.table import TABLE
 
 Hook = Callable[[Op, list[Any]], list[Any]]
 """(op, values) → what to go on with in their place."""
@@ -121,7 +121,7 @@ def verify_program(graph: Graph, columns: Columns) -> float:
 
 
 def _refuse(ops: Sequence[Op]) -> None:
-    if unknown := sorted({op.name for op in ops if op.name not in FORWARD}):
+    if unknown := sorted({op.name for op in ops if op.name not in TABLE}):
         raise UnsupportedOpError(f"no way is known to run these ops in TensorFlow: {', '.join(unknown)}")
     for op in ops:
         for tensor in (*op.inputs, *op.outputs):
@@ -161,7 +161,7 @@ def _forward(op: Op, operands: list[Any], batch: int) -> list[Any]:
     )
     try:
         with tf.init_scope() if early else contextlib.nullcontext():
-            return FORWARD[op.name](op, operands, batch)
+            return TABLE[op.name].forward(op, operands, batch)
     except ConverterError:
         raise
     except (tf.errors.OpError, ValueError, TypeError, AttributeError) as error:

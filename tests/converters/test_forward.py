@@ -13,8 +13,8 @@ from tests.converters.one_op import Array, Case, Given, build
 
 from edgekd_converters.graph import Graph
 from edgekd_converters.observe import Observer
-from edgekd_converters.ops.forward import FORWARD
 from edgekd_converters.ops.lazy import tf
+from edgekd_converters.ops.table import TABLE, channels_of
 from edgekd_converters.program import Program
 
 CASES = {**op_cases_values.CASES, **op_cases_windows.CASES, **op_cases_axes.CASES}
@@ -31,7 +31,7 @@ PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
 
 
 def test_every_row_has_cases() -> None:
-    assert set(CASES) == set(FORWARD)
+    assert set(CASES) == set(TABLE)
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
@@ -96,3 +96,28 @@ def _interpreted(graph: Graph, sample: dict[str, Array]) -> dict[str, Array]:
     observer = Observer(graph)
     observer.run(sample)
     return {tensor.name: observer.read(tensor.index) for tensor in graph.outputs}
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), phases=PHASES)
+@given(data=st.data())
+def test_channels_pass_in_the_right_number(name: str, data: Any) -> None:
+    """Every axis of every tensor is fixed or has a label for each position, whatever the shapes and options."""
+    graph = build(name, CASES[name](data.draw))
+    channels = channels_of(graph)
+    assert not channels.notes
+    for op in graph.main:
+        for slot, tensor in enumerate(op.slots):
+            if tensor is not None:
+                _check_axes(channels.axes.get(channels.key(op, slot)), tensor.shape)
+        for tensor in op.outputs:
+            _check_axes(channels.axes[tensor.index], tensor.shape)
+    assert not any(
+        tensor.index == key for tensor in graph.outputs for group in channels.groups() for key, _ in group.places
+    )
+
+
+def _check_axes(axes: Any, shape: tuple[int, ...]) -> None:
+    if axes is not None:
+        assert len(axes) == len(shape)
+        assert all(labels is None or len(labels) == size for labels, size in zip(axes, shape, strict=True))

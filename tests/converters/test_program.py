@@ -12,7 +12,7 @@ from tests.converters.one_op import Case, Given, State, build, options
 
 from edgekd_converters.errors import ConverterError, RunError, UnsupportedOpError
 from edgekd_converters.graph import Graph, Op, read_graph
-from edgekd_converters.ops.forward import FORWARD
+from edgekd_converters.ops.table import TABLE, Row
 from edgekd_converters.program import Program, verify_program
 
 RESNET8 = Path(__file__).parents[3] / "shared/data/mlperf_tiny_resnet8/pretrainedResnet.tflite"
@@ -45,8 +45,9 @@ def test_resnet8_equals_the_interpreter() -> None:
 def test_a_wrong_op_is_noticed(
     conv_graph: Graph, conv_columns: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mean = FORWARD["MEAN"]
-    monkeypatch.setitem(FORWARD, "MEAN", lambda op, values, batch: [one * 1.01 for one in mean(op, values, batch)])
+    row = TABLE["MEAN"]
+    wrong = Row(lambda op, values, batch: [one * 1.01 for one in row.forward(op, values, batch)], row.channels)
+    monkeypatch.setitem(TABLE, "MEAN", wrong)
     with pytest.raises(ConverterError, match=r"output 'scores' is off by .* when 3 samples run together"):
         verify_program(conv_graph, conv_columns)
 

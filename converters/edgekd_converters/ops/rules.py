@@ -143,9 +143,9 @@ def _broadcast(ends: Ends, inner: int) -> Axes:
 
 
 def spatial(ends: Ends) -> None:
-    """Pooling and resizing: only the last axis carries channels."""
-    _fix(ends, 0, 3)
-    ends.gives([None, None, None, ends.axes(0)[3]])
+    """Pooling, resizing, blocks of pixels: only the last axis carries channels."""
+    _fix(ends, 0, -1)
+    ends.gives([*([None] * (len(ends.shape(0)) - 1)), ends.axes(0)[-1]])
 
 
 def along_last(ends: Ends) -> None:
@@ -155,7 +155,7 @@ def along_last(ends: Ends) -> None:
     ends.gives([*axes[:-1], None])
 
 
-def reduction(sums: bool) -> Rule:
+def reduction(*, sums: bool) -> Rule:
     """Over fixed axes channels pass. A sum may lose a term; a mean, a maximum or a product would change."""
 
     def rule(ends: Ends) -> None:
@@ -272,7 +272,7 @@ def _string(ends: Ends, parts: Sequence[Labels | None], sizes: Sequence[int]) ->
     return joined
 
 
-def split(data: int, axis: int) -> Rule:
+def split(*, data: int, axis: int) -> Rule:
     """Into equal parts, which must stay equal: the same position leaves all of them. Slots of data and axis."""
 
     def rule(ends: Ends) -> None:
