@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from edgekd_converters.candidates import Candidate, candidates_of, macs, mask, saving
 from edgekd_converters.channels import Channels
 from edgekd_converters.cost import count_macs, count_parameters
-from edgekd_converters.errors import PruneError
+from edgekd_converters.errors import PruneError, UnsupportedOpError
 from edgekd_converters.graph import Graph, Op
 from edgekd_converters.importance import Scores, importance
 from edgekd_converters.observe import Columns
@@ -71,8 +71,7 @@ def plan_pruning(
     graph: Graph, samples: Columns, options: PruneOptions, advance: Callable[[str], None] = lambda note: None
 ) -> PrunePlan:
     """Choose the channels to remove. Raises ``PruneError`` when the graph cannot give up so much."""
-    if options.importance != "weight" or options.refit:
-        verify_program(graph, samples)
+    options, unmeasured = _measurable(graph, samples, options)
     channels = channels_of(graph)
     scores = importance(channels, samples, options.importance, options.seed, advance)
     limit = (1 - options.amount) * count_macs(graph)
@@ -92,16 +91,30 @@ def plan_pruning(
         macs_after=macs(channels, graph.main, kept),
         parameters_before=count_parameters(graph),
         parameters_after=count_parameters(remove(channels, kept)),
-        notes=(*channels.notes, *([coarser] if multiple < options.multiple else [])),
+        notes=(*channels.notes, *unmeasured, *([coarser] if multiple < options.multiple else [])),
         kept=kept,
     )
 
 
 def prune(graph: Graph, plan: PrunePlan, samples: Columns, options: PruneOptions) -> Graph:
     """The graph that the plan describes; with ``options.refit`` its weights make up for what has left."""
+    options, _ = _measurable(graph, samples, options)
     channels = channels_of(graph)
     slim = remove(channels, plan.kept)
     return Refitter(channels, samples, options.seed)(slim, plan.kept) if options.refit else slim
+
+
+def _measurable(graph: Graph, samples: Columns, options: PruneOptions) -> tuple[PruneOptions, list[str]]:
+    """The options, less what needs the graph to run in TensorFlow where it cannot; and a note that says so."""
+    if options.importance == "weight" and not options.refit:
+        return options, []
+    try:
+        verify_program(graph, samples)
+    except UnsupportedOpError as error:
+        return replace(options, importance="weight", refit=False), [
+            f"{error}; so weights alone rank, nothing is refitted"
+        ]
+    return options, []
 
 
 def _reaching(channels: Channels, scores: Scores, options: PruneOptions, limit: float) -> tuple[list[Candidate], int]:
