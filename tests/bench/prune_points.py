@@ -1,0 +1,159 @@
+"""One point of the pruning curve: plan → prune → recover → int8, measured, and kept on disk once it is finished."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import edgekd_converters
+from edgekd.cache import cache_root, content_key
+from edgekd.verify import run_graph
+from edgekd.versions import versions
+from edgekd_converters.calibrate import calibrate_minmax
+from edgekd_converters.cost import count_macs, count_parameters
+from edgekd_converters.graph import Graph
+from edgekd_converters.observe import Columns, feeds
+from edgekd_converters.prune import PruneOptions, PrunePlan, plan_pruning, prune
+from edgekd_converters.quantize import quantize_int8
+from edgekd_converters.recover import RecoverOptions, recover
+from edgekd_runtime import atomic
+
+CALIBRATION = 500
+_HEARTBEAT = 1000
+
+
+@dataclass(frozen=True)
+class Data:
+    """Images ``(n, 32, 32, 3) float32``, 0 to 255, under the model's input name; labels ``(n,) int32``."""
+
+    train: Columns
+    train_labels: npt.NDArray[np.int32]
+    test: Columns
+    test_labels: npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is done to the original before it is quantised: nothing, or pruning and recovery."""
+
+    name: str
+    prune: PruneOptions | None = None
+    recover: RecoverOptions | None = None
+    labelled: bool = False
+
+
+@dataclass(frozen=True)
+class Point:
+    """``record``: all that was measured. ``stale``: by other code than is here now."""
+
+    name: str
+    record: dict[str, Any]
+    int8: Path
+    stale: bool
+
+
+def finished(original: Graph, job: Job) -> Point | None:
+    """The point as it was measured once, in this run or an earlier one."""
+    folder = _folder(original, job)
+    if not (folder / "record.json").is_file():
+        return None
+    record = json.loads((folder / "record.json").read_text("utf-8"))
+    return Point(job.name, record, folder / "int8.tflite", stale=record["code"] != _code())
+
+
+def measure(original: Graph, job: Job, data: Data) -> Point:
+    """Do the job, which may take an hour, and keep what came out of it."""
+    seconds: dict[str, float] = {}
+    graph = original
+    made: dict[str, Any] = {}
+    if job.prune:
+        with _timed(seconds, "plan"):
+            plan = plan_pruning(original, data.train, job.prune)
+        with _timed(seconds, "prune"):
+            graph = prune(original, plan, data.train, job.prune)
+        made["plan"] = _describe(plan)
+    if job.recover:
+        labels = data.train_labels if job.labelled else None
+        with _timed(seconds, "recover"):
+            recovered = recover(graph, original, data.train, job.recover, labels, _Heartbeat(job.name))
+        graph = recovered.graph
+        made |= {"loss": recovered.loss, "agreement": recovered.agreement}
+    with _timed(seconds, "quantise"):
+        samples = {name: column[:CALIBRATION] for name, column in data.train.items()}
+        int8 = quantize_int8(graph, calibrate_minmax(graph, feeds(samples)))
+    record = {
+        "name": job.name,
+        "options": _settings(job),
+        **made,
+        "macs": [count_macs(original), count_macs(graph)],
+        "parameters": [count_parameters(original), count_parameters(graph)],
+        "top1": {"float": top1(graph, data), "int8": top1(int8, data)},
+        "seconds": seconds,
+        "code": _code(),
+        "versions": versions(),
+    }
+    folder = _folder(original, job)
+    atomic.write_bytes(folder / "float.tflite", graph.content)
+    atomic.write_bytes(folder / "int8.tflite", int8.content)
+    atomic.write_bytes(folder / "record.json", json.dumps(record, indent=1).encode())  # last: now it counts
+    return Point(job.name, record, folder / "int8.tflite", stale=False)
+
+
+def top1(graph: Graph, data: Data) -> float:
+    """On all test images, by the device runtime."""
+    return float((run_graph(graph, data.test).argmax(1) == data.test_labels).mean())
+
+
+def _describe(plan: PrunePlan) -> dict[str, Any]:
+    widths = [(group.name, group.before, group.after, group.sensitivity) for group in plan.groups]
+    return {"widths": [f"{before} → {after}  {name}" for name, before, after, _ in widths], "notes": list(plan.notes)}
+
+
+def _settings(job: Job) -> dict[str, Any]:
+    return {
+        "prune": asdict(job.prune) if job.prune else None,
+        "recover": asdict(job.recover) if job.recover else None,
+        "labelled": job.labelled,
+        "calibration": CALIBRATION,
+    }
+
+
+def _folder(original: Graph, job: Job) -> Path:
+    key = content_key(model=hashlib.sha256(original.content).hexdigest(), **_settings(job))
+    return cache_root() / "bench" / "prune" / key
+
+
+def _code() -> str:
+    """A digest of the converters' sources."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(edgekd_converters.__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[name] = round(time.perf_counter() - start, 1)
+
+
+class _Heartbeat:
+    """Prints now and then how far a training is."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._steps, self._start = name, 0, time.perf_counter()
+
+    def __call__(self, note: str) -> None:
+        self._steps += 1
+        if self._steps % _HEARTBEAT == 0:
+            print(f"{self._name}: {note}, {(time.perf_counter() - self._start) / 60:.1f} min", flush=True)
