@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ from edgekd_runtime.preprocess import load as load_preprocess
 
 FORMAT_VERSION = 1
 MAX_BYTES = 1 << 30
+Scores = Literal["logits", "probabilities"]
 _MANIFEST = "manifest.json"
 _MEMBERS = ("model.tflite", "preprocess.json", "labels.txt", "answers.json", "golden.bin")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -54,8 +55,9 @@ class Bundle:
     """A model with all that belongs to it.
 
     ``inputs`` and ``outputs`` map public tensor names to those inside the flatbuffer, in order. ``precision`` says what
-    the arithmetic is (``"int8"`` always means full integer). ``threshold``: a top score below it is out of scope.
-    ``answers``: label → language → text.
+    the arithmetic is (``"int8"`` always means full integer). ``scores``: what a classifier's first output is;
+    probabilities are taken as they are, logits go through a softmax. ``threshold``: a top score below it is out of
+    scope. ``answers``: label → language → text.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Bundle:
     inputs: dict[str, str]
     outputs: dict[str, str]
     version: str = "1"
+    scores: Scores = "logits"
     labels: tuple[str, ...] = ()
     preprocess: TextNgram | None = None
     threshold: float | None = None
@@ -77,6 +80,8 @@ class Bundle:
                 raise BundleError(
                     f"{value[:99]!r} cannot be the bundle's {what}: take letters, digits, '.', '_' and '-', 128 at most"
                 )
+        if self.scores not in get_args(Scores):
+            raise BundleError(f"scores {str(self.scores)[:40]!r} are not known; they are logits or probabilities")
         if broken := [label for label in self.labels if "\n" in label]:
             raise BundleError(f"label {broken[0]!r} holds a line break")
 
@@ -91,6 +96,7 @@ class Bundle:
             "precision": self.precision,
             "inputs": [{"name": name, "tensor": tensor} for name, tensor in self.inputs.items()],
             "outputs": [{"name": name, "tensor": tensor} for name, tensor in self.outputs.items()],
+            "scores": self.scores,
             "threshold": self.threshold,
             "golden": _describe_golden(self.golden) if self.golden else None,
             "created_by": self.created_by,
@@ -151,6 +157,7 @@ def _from_members(manifest: Mapping[str, Any], members: Mapping[str, bytes]) -> 
         precision=str(manifest["precision"]),
         inputs={str(entry["name"]): str(entry["tensor"]) for entry in manifest["inputs"]},
         outputs={str(entry["name"]): str(entry["tensor"]) for entry in manifest["outputs"]},
+        scores=manifest.get("scores", "logits"),  # bundles from before there was a choice do not say
         labels=tuple(members.get("labels.txt", b"").decode().split("\n")[:-1]),
         preprocess=load_preprocess(json.loads(members["preprocess.json"])) if "preprocess.json" in members else None,
         threshold=threshold,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from math import exp, isnan
+from math import exp, isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -104,24 +104,29 @@ class Engine:
     def classify(self, text: object, top_k: int = 3) -> Classification:
         """A raw text → its best ``top_k`` labels. Raises ``InputError``."""
         stored = self.invoke(self.preprocess(text))[0]
-        return self._rank(stored[0].tolist(), self.outputs[0].scale or 1.0, top_k)
+        spec = self.outputs[0]
+        return self._rank(stored[0].tolist(), spec.scale or 1.0, spec.zero_point, top_k)
 
-    def rank(self, logits: npt.NDArray[np.float32], top_k: int) -> Classification:
-        """``(labels,) float32`` logits → the ``top_k`` best labels with softmax scores."""
-        return self._rank(logits.tolist(), 1.0, top_k)
+    def rank(self, scores: npt.NDArray[np.float32], top_k: int) -> Classification:
+        """``(labels,) float32``, as the bundle's ``scores`` says → the ``top_k`` best labels with probabilities."""
+        return self._rank(scores.tolist(), 1.0, 0, top_k)
 
-    def _rank(self, values: list[float], scale: float, top_k: int) -> Classification:
-        """``values · scale`` are the logits, up to a constant. On some dozens of labels faster than numpy."""
+    def _rank(self, values: list[float], scale: float, zero_point: int, top_k: int) -> Classification:
+        """``(values − zero_point) · scale`` are the model's scores. On some dozens of labels faster than numpy."""
         bundle = self.bundle
         labels = bundle.labels
         if not labels:
             raise InputError(f"model {bundle.name!r} has no labels, so it cannot classify; use infer")
+        is_logits = bundle.scores == "logits"
         best = max(values)
-        total = sum([exp((value - best) * scale) for value in values])
-        if isnan(total):
+        total = sum([exp((value - best) * scale) for value in values]) if is_logits else sum(values)
+        if not isfinite(total):
             raise InputError("the model's output holds NaN or infinity for this input")
         order = sorted(range(len(values)), key=values.__getitem__, reverse=True)[: max(1, top_k)]
-        top = tuple([(labels[i], exp((values[i] - best) * scale) / total) for i in order])
+        if is_logits:
+            top = tuple([(labels[i], exp((values[i] - best) * scale) / total) for i in order])
+        else:
+            top = tuple([(labels[i], (values[i] - zero_point) * scale) for i in order])
         label, score = top[0]
         in_scope = bundle.threshold is None or score >= bundle.threshold
         return Classification(top, in_scope, bundle.answers.get(label, {}) if in_scope else {})

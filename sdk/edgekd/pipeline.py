@@ -30,7 +30,7 @@ from edgekd_converters.prune import PruneOptions, PrunePlan, plan_pruning
 from edgekd_converters.quantize import quantize_int8
 from edgekd_converters.tflite_model import load_tflite
 from edgekd_runtime import atomic
-from edgekd_runtime.bundle import Bundle, Golden, load_bundle
+from edgekd_runtime.bundle import Bundle, Golden, Scores, load_bundle
 from edgekd_runtime.engine import Engine
 
 _LAYER_SAMPLES = 100
@@ -69,11 +69,12 @@ def convert(options: ConvertOptions, stages: Stages | None = None) -> ConvertRes
         quantised = score(sides.int8_logits, sides.float_logits, data.targets)
         layers = layer_errors(float_graph, int8_graph, take(data.samples, slice(_LAYER_SAMPLES)))
         foreign = None if data.out_of_scope is None else run_graph(int8_graph, data.out_of_scope)
-        bounds = None if data.targets is None else scope.measure(sides.int8_logits, foreign)
+        kind = scope.kind_of(sides.float_logits)
+        bounds = None if data.targets is None else scope.measure(sides.int8_logits, foreign, kind)
     with stages.stage("gate"):
         gate = _gate(options.max_drop, scores, layers)
     with stages.stage("package"):
-        bundle = _bundle(options, name, student, data, int8_graph, bounds)
+        bundle = _bundle(options, name, student, data, int8_graph, kind, bounds)
         report = {
             "edgekd": "conversion",
             "schema_version": SCHEMA_VERSION,
@@ -165,6 +166,7 @@ def _bundle(
     student: Student,
     data: Inputs,
     int8_graph: Graph,
+    kind: Scores,
     bounds: scope.ScopeBounds | None,
 ) -> Bundle:
     return Bundle(
@@ -174,6 +176,7 @@ def _bundle(
         precision="int8",
         inputs=int8_graph.signature.inputs,
         outputs=int8_graph.signature.outputs,
+        scores=kind,
         labels=student.labels,
         preprocess=student.preprocess,
         threshold=bounds.threshold if bounds else None,

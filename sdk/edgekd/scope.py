@@ -1,4 +1,4 @@
-"""Out-of-scope detection by the greatest softmax score (Hendrycks and Gimpel 2017, "A Baseline for Detecting …")."""
+"""Out-of-scope detection by the greatest probability (Hendrycks and Gimpel 2017, "A Baseline for Detecting …")."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from edgekd_converters.divergence import are_probabilities, is_scores
+from edgekd_runtime.bundle import Scores
 
 IN_SCOPE_ACCEPTED = 0.95
 
@@ -22,17 +25,32 @@ class ScopeBounds:
         return asdict(self)
 
 
-def measure(inside: npt.NDArray[np.float32], outside: npt.NDArray[np.float32] | None) -> ScopeBounds:
-    """The score that 95 % of ``inside`` reach, and how much of ``outside`` does not; both ``(n, classes)`` logits."""
-    scores = top_scores(inside)
-    # A hair below the score itself: on the device it may come out another rounding step away.
-    threshold = float(np.quantile(scores, 1 - IN_SCOPE_ACCEPTED, method="lower")) * (1 - 1e-6)
-    rejected = None if outside is None else float((top_scores(outside) < threshold).mean())
+def kind_of(outputs: npt.NDArray[np.float32]) -> Scores:
+    """What a float model's first outputs, ``(n, …)``, are.
+
+    The values tell, not the last op: that may as well reshape a softmax, or be the division of one that is written out.
+    """
+    return "probabilities" if is_scores(outputs) and are_probabilities(outputs) else "logits"
+
+
+def measure(
+    inside: npt.NDArray[np.float32], outside: npt.NDArray[np.float32] | None, kind: Scores = "logits"
+) -> ScopeBounds:
+    """The score that 95 % of ``inside`` reach, and how much of ``outside`` does not; both ``(n, classes)``."""
+    scores = top_scores(inside, kind)
+    lowest = float(np.quantile(scores, 1 - IN_SCOPE_ACCEPTED, method="lower"))
+    # A hair below the score itself: on the device it may come out another rounding step away. Dequantised
+    # probabilities may pass 1 by a step, which no bundle's threshold can.
+    threshold = min(1.0, lowest) * (1 - 1e-6)
+    rejected = None if outside is None else float((top_scores(outside, kind) < threshold).mean())
     return ScopeBounds(threshold, float((scores >= threshold).mean()), rejected)
 
 
-def top_scores(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """``(n, classes)`` logits → ``(n,)`` greatest softmax scores."""
-    shifted = np.exp(logits - logits.max(1, keepdims=True))
+def top_scores(outputs: npt.NDArray[np.float32], kind: Scores = "logits") -> npt.NDArray[np.float32]:
+    """``(n, classes)`` → ``(n,)`` greatest probabilities, as the device runtime gives them."""
+    if kind == "probabilities":
+        most: npt.NDArray[np.float32] = outputs.max(1)
+        return most
+    shifted = np.exp(outputs - outputs.max(1, keepdims=True))
     best: npt.NDArray[np.float32] = 1 / shifted.sum(1)
     return best

@@ -31,6 +31,7 @@ def sample(**changes: Any) -> Bundle:
         precision="int8",
         inputs={"ids": "serving_default_ids:0"},
         outputs={"logits": "StatefulPartitionedCall:0", "extra": "other:0"},
+        scores="probabilities",
         labels=("track", "退款", ""),
         preprocess=TextNgram(length=3),
         threshold=0.25,
@@ -132,6 +133,11 @@ def test_big_endian_golden_arrays_are_stored_little_endian(saved: Path, tmp_path
     assert members_of(tmp_path / "swapped.edgekd")["golden.bin"] == members_of(saved)["golden.bin"]
 
 
+def test_a_bundle_that_does_not_say_what_its_scores_are_gives_logits(tmp_path: Path) -> None:
+    path = forge(tmp_path / "old.edgekd", lambda m: m.pop("scores"))
+    assert load_bundle(path).scores == "logits"
+
+
 def test_members_are_stored_so_that_the_model_can_be_mapped(saved: Path) -> None:
     with zipfile.ZipFile(saved) as archive:
         assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
@@ -163,6 +169,7 @@ def test_description_is_json_and_has_no_bulk() -> None:
     assert facts["model_bytes"] == len(b"model bytes")
     assert (facts["golden_samples"], facts["answer_languages"]) == (2, ["en", "zh"])
     assert facts["labels"] == ["track", "退款", ""]
+    assert facts["scores"] == "probabilities"
     assert not {"model", "golden", "answers"} & set(facts)
 
 
@@ -305,6 +312,10 @@ MANIFEST_LIES: dict[str, Callable[[Manifest], object]] = {
     "no inputs": lambda m: m.pop("inputs"),
     "inputs as text": lambda m: m.update(inputs="ids"),
     "an input without tensor": lambda m: m.update(inputs=[{"name": "ids"}]),
+    "scores of another kind": lambda m: m.update(scores="odds"),
+    "scores null": lambda m: m.update(scores=None),
+    "scores as list": lambda m: m.update(scores=["logits"]),
+    "scores of two lines": lambda m: m.update(scores="logits\n"),
     "threshold as list": lambda m: m.update(threshold=[1]),
     "threshold as text": lambda m: m.update(threshold="high"),
     "threshold NaN": lambda m: m.update(threshold=float("nan")),
@@ -391,6 +402,11 @@ def test_a_member_with_a_right_hash_and_wrong_content(tmp_path: Path, what: str)
 )
 def test_a_manifest_that_is_no_manifest(tmp_path: Path, edit_json: Callable[[str], str]) -> None:
     assert_refused(forge(tmp_path / "x.edgekd", edit_json=edit_json))
+
+
+def test_unknown_scores_are_named(tmp_path: Path) -> None:
+    path = forge(tmp_path / "x.edgekd", lambda m: m.update(scores="odds" * 99))
+    assert_refused(path, "scores 'oddsoddsodds")
 
 
 def test_a_future_format_says_how_to_mend_it(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edgekd_runtime.bundle import Bundle, Golden
+from edgekd_runtime.bundle import Bundle, Golden, Scores
 from edgekd_runtime.engine import MAX_BATCH, Engine
 from edgekd_runtime.errors import BundleError, GoldenError, InputError
 from edgekd_runtime.preprocess import TextNgram
@@ -114,6 +114,35 @@ def test_rank(dense: Bundle) -> None:
     assert (unsure.label, unsure.in_scope, unsure.answers) == ("q", False, {})
     assert len(unsure.top) == 1
     assert len(engine.rank(logits, 99).top) == 3
+
+
+def test_probabilities_are_ranked_as_they_are(dense: Bundle) -> None:
+    given = replace(dense, scores="probabilities", labels=("p", "q", "r"), threshold=0.6, answers={"q": {"en": "Q"}})
+    engine = Engine(given)
+    best = engine.rank(np.array([0.25, 0.625, 0.125], np.float32), 2)
+    assert best.top == (("q", 0.625), ("p", 0.25))
+    assert (best.in_scope, best.answers) == (True, {"en": "Q"})
+    unsure = engine.rank(np.array([0.25, 0.5, 0.25], np.float32), 3)
+    assert unsure.top == (("q", 0.5), ("p", 0.25), ("r", 0.25))
+    assert (unsure.in_scope, unsure.answers) == (False, {})
+
+
+def test_stored_probabilities_are_dequantised(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(replace(bundle, scores="probabilities", golden=None))
+    spec = replace(engine.outputs[0], scale=1 / 256, zero_point=-128)
+    stored = np.full((1, len(bundle.labels)), -128, np.int8)
+    stored[0, 1], stored[0, 3] = 64, -64
+    monkeypatch.setattr(engine.backend, "outputs", (spec,))
+    monkeypatch.setattr(engine.backend, "invoke", lambda arrays: [stored])
+    first, second, _, fourth = bundle.labels[:4]
+    assert engine.classify("hello", 3).top == ((second, 0.75), (fourth, 0.25), (first, 0))
+
+
+@pytest.mark.parametrize("scores", ["logits", "probabilities"])
+@pytest.mark.parametrize("values", [[0, np.nan, 1], [np.nan, 0, 1], [0, np.inf, 1], [np.inf, -np.inf, 0]])
+def test_what_is_no_number_has_no_rank(dense: Bundle, scores: Scores, values: list[float]) -> None:
+    with pytest.raises(InputError, match="NaN or infinity"):
+        Engine(replace(dense, labels=("p", "q", "r"), scores=scores)).rank(np.array(values, np.float32), 1)
 
 
 def test_ties_go_to_the_first_label(engine: Engine) -> None:

@@ -64,6 +64,7 @@ def test_the_files(pictured: Path, pictures: Any, engine: Engine) -> None:
     assert engine.bundle.model == (pictured / "int8.tflite").read_bytes()
     require_integer(read_graph(engine.bundle.model))
     assert engine.bundle.labels == tuple(LABELS.split())
+    assert engine.bundle.scores == "logits"
     assert (engine.bundle.preprocess, engine.takes_text) == (None, False)
 
 
@@ -121,6 +122,32 @@ def test_without_labels_without_eval(cli: Cli, pictures: Any, tmp_path: Path) ->
     bundle = load_bundle(tmp_path / "out/out.edgekd")
     assert (bundle.labels, bundle.threshold) == ((), None)
     assert set(Engine(bundle).infer({"image": pictures.images[:1]})) == {"scores"}
+
+
+@pytest.mark.parametrize("reshaped", [False, True])
+def test_a_model_that_ends_in_a_softmax_gets_no_second_one(
+    cli: Cli, keras: Any, pictures: Any, tmp_path: Path, reshaped: bool
+) -> None:
+    image = keras.Input((12, 12, 3), name="image")
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(8, 3, activation="relu")(image))
+    x = keras.layers.Softmax()(keras.layers.Dense(3, kernel_initializer=keras.initializers.RandomNormal(0, 6, 1))(x))
+    model = keras.Model(image, keras.layers.Reshape((3,))(keras.layers.Reshape((1, 3))(x)) if reshaped else x)
+    (tmp_path / "soft.tflite").write_bytes(convert_keras(model).content)
+    (tmp_path / "labels.txt").write_text(LABELS)
+    data = ["--samples", pictures.samples, "--eval", pictures.eval, "--out-of-scope", pictures.samples]
+    assert cli("convert", tmp_path / "soft.tflite", *data, "--output", tmp_path / "out").exit_code == 0
+    bundle = load_bundle(tmp_path / "out/out.edgekd")
+    assert bundle.scores == "probabilities"
+    engine = Engine(bundle)
+    name = engine.outputs[0].name
+    rows = np.concatenate([engine.infer({"image": one[None]})[name] for one in pictures.images])
+    ranked = [engine.rank(row, 1) for row in rows]
+    assert [one.score for one in ranked] == rows.max(1).tolist()
+    assert max(one.score for one in ranked) > 0.58  # as much as a softmax can make of a single 1 among three
+    lowest = np.quantile(rows.max(1), 0.05, method="lower")
+    assert bundle.threshold == pytest.approx(lowest, rel=2e-6)
+    accepted = report_of(tmp_path / "out")["out_of_scope"]["in_scope_accepted"]
+    assert np.mean([one.in_scope for one in ranked]) == accepted
 
 
 def test_labels_by_option_come_before_those_beside(cli: Cli, pictures: Any, tmp_path: Path) -> None:

@@ -24,6 +24,41 @@ def test_top_scores() -> None:
     np.testing.assert_allclose(scope.top_scores(huge), [1, 1 / 3], rtol=1e-6)
 
 
+def test_top_scores_of_probabilities_are_their_own() -> None:
+    given = np.array([[0.25, 0.75], [0.5, 0.5]], np.float32)
+    assert scope.top_scores(given, "probabilities").tolist() == [0.75, 0.5]
+
+
+def test_the_threshold_on_probabilities() -> None:
+    top = np.linspace(0.6, 0.99, 100, dtype=np.float32)
+    inside, outside = (np.stack([scores, 1 - scores], 1) for scores in (top, np.array([0.55, 0.61, 0.98], np.float32)))
+    bounds = scope.measure(inside, outside, "probabilities")
+    assert 0.61 < bounds.threshold < 0.63
+    assert bounds.in_scope_accepted == pytest.approx(0.96, abs=0.011)
+    assert bounds.out_of_scope_rejected == pytest.approx(2 / 3)
+
+
+def test_the_threshold_stays_below_1_where_rounding_passes_it() -> None:
+    bounds = scope.measure(np.array([[1.004, 0], [1.004, 0]], np.float32), None, "probabilities")
+    assert (bounds.threshold, bounds.in_scope_accepted) == (pytest.approx(1, abs=2e-6), 1.0)
+    assert bounds.threshold < 1
+
+
+@pytest.mark.parametrize(
+    ("outputs", "kind"),
+    [
+        ([[0.2, 0.8], [1, 0]], "probabilities"),
+        ([[0.2, 0.8004], [1, 0]], "probabilities"),  # rounded
+        ([[0.2, 0.8], [1, 0.5]], "logits"),  # a sigmoid for each class
+        ([[-0.5, 1.5], [1, 0]], "logits"),
+        ([[np.nan, 0.8]], "logits"),
+        ([[1.0], [1.0]], "logits"),  # no classifier
+    ],
+)
+def test_what_the_outputs_are(outputs: list[list[float]], kind: str) -> None:
+    assert scope.kind_of(np.array(outputs, np.float32)) == kind
+
+
 def test_the_threshold_is_what_95_percent_reach() -> None:
     inside = logits(*np.linspace(0.6, 0.99, 100))
     outside = logits(0.55, 0.58, 0.61, 0.98)
