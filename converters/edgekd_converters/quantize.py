@@ -6,12 +6,15 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from ai_edge_quantizer import quantizer, recipe
 
 from edgekd_converters.calibrate import Ranges
 from edgekd_converters.errors import QuantizeError
 from edgekd_converters.graph import Graph, read_graph
 from edgekd_converters.integer import require_integer
+from edgekd_converters.kernels import known_to_quantizer
+from edgekd_converters.limits import Bounds, within_limits
 from edgekd_converters.quiet import quiet
 
 
@@ -20,23 +23,15 @@ def quantize_int8(graph: Graph, ranges: Ranges) -> Graph:
 
     Raises ``QuantizeError`` when the quantiser gives up, ``NotIntegerError`` when its result is not full-integer.
     """
-    shapes = {tensor.name: (1,) * len(tensor.shape) for tensor in graph.tensors}
-    statistics = {
-        name: {"min": np.full(shapes[name], low, np.float32), "max": np.full(shapes[name], high, np.float32)}
-        for name, (low, high) in ranges.items()
-    }
-    # The quantiser wants an entry for every tensor of an op that it knows, also for those that stay integer.
     for tensor in graph.tensors:
-        if tensor.name not in statistics and not tensor.is_constant:
-            if tensor.dtype == "FLOAT32":
-                raise QuantizeError(f"there is no range for tensor {tensor.name!r}; calibrate this very graph")
-            none = np.zeros(shapes[tensor.name], np.float32)
-            statistics[tensor.name] = {"min": none, "max": none}
+        if tensor.dtype == "FLOAT32" and not tensor.is_constant and tensor.name not in ranges:
+            raise QuantizeError(f"there is no range for tensor {tensor.name!r}; calibrate this very graph")
+    statistics = _statistics(graph, *within_limits(graph, ranges))
     with tempfile.TemporaryDirectory(prefix="edgekd-") as folder:
         source = Path(folder) / "float.tflite"
         source.write_bytes(graph.content)
         try:
-            with quiet():
+            with quiet(), known_to_quantizer():
                 writer = quantizer.Quantizer(str(source), recipe.static_wi8_ai8())
                 content = bytes(writer.quantize(statistics).quantized_model)
         except Exception as error:  # it raises RuntimeError, ValueError, KeyError, … depending on the op
@@ -46,3 +41,16 @@ def quantize_int8(graph: Graph, ranges: Ranges) -> Graph:
     result = read_graph(content)
     require_integer(result)
     return result
+
+
+def _statistics(graph: Graph, ranges: Ranges, bounds: Bounds) -> dict[str, dict[str, npt.NDArray[np.float64]]]:
+    """In the quantiser's form, which wants an entry for every activation, also for one that stays integer.
+
+    Arrays without axes fit any tensor; with the activation's axes they would not fit a constant that shares its scale.
+    """
+    names = [tensor.name for tensor in graph.tensors if not tensor.is_constant]
+    found = {name: {"min": -bound, "max": bound} for name, bound in bounds.items()}
+    for name in names:
+        low, high = ranges.get(name, (0.0, 0.0))
+        found[name] = {"min": np.array(low), "max": np.array(high)}
+    return found

@@ -1,0 +1,123 @@
+"""Ops replaced by others, which ``Graph.edited``, made for other values and sizes, cannot do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from ai_edge_litert import schema_py_generated as schema
+
+from edgekd_converters.graph import Graph, Op, read_graph, write_model
+
+ABSENT = -1
+"""In place of a tensor's index: an optional operand that is not there."""
+
+
+class Draft:
+    """The main subgraph written anew, op by op in run order. Tensors are referred to by their index.
+
+    What stays keeps its name. Whatever nothing uses any more, tensors and constants, is left out at the end.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(graph.content, 0))
+        self._main = self._model.subgraphs[0]
+        self._old, self._main.operators = self._main.operators, []
+        self._names = {tensor.name for tensor in graph.tensors}
+        self._stem = ""
+        self._changed = False
+
+    def begin(self, op: Op) -> None:
+        """What comes now stands for this op; new tensors are named after it."""
+        self._stem = op.outputs[0].name if op.outputs else op.name
+
+    def keep(self, op: Op) -> None:
+        """The op as it was."""
+        self._main.operators.append(self._old[op.index])
+
+    def constant(self, value: npt.NDArray[Any]) -> int:
+        """A new constant, float32 or int32."""
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(np.ascontiguousarray(value).tobytes(), np.uint8)
+        self._model.buffers.append(buffer)
+        return self._tensor("constant", value.shape, str(value.dtype), len(self._model.buffers) - 1)
+
+    def call(self, name: str, inputs: Sequence[int], shape: Sequence[int], options: Any = None) -> int:
+        """An op that makes one new float32 tensor."""
+        return self.calls(name, inputs, [shape], options)[0]
+
+    def calls(
+        self, name: str, inputs: Sequence[int], shapes: Sequence[Sequence[int]], options: Any = None
+    ) -> list[int]:
+        """An op that makes several."""
+        outputs = [self._tensor(name.lower(), shape, "float32", 0) for shape in shapes]
+        self.write(name, inputs, outputs, options)
+        return outputs
+
+    def write(self, name: str, inputs: Sequence[int], outputs: Sequence[int], options: Any = None) -> None:
+        """An op that makes tensors which are already there."""
+        op = schema.OperatorT()
+        op.opcodeIndex = self._opcode(getattr(schema.BuiltinOperator, name))
+        op.inputs, op.outputs = np.array(inputs, np.int32), np.array(outputs, np.int32)
+        if options is not None:
+            op.builtinOptions = options
+            op.builtinOptionsType = getattr(schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
+        self._main.operators.append(op)
+        self._changed = True
+
+    def finish(self) -> Graph:
+        """The graph as written; the very same one if all was kept."""
+        if not self._changed:
+            return self._graph
+        _drop_unused_tensors(self._model)
+        return read_graph(write_model(self._model)).edited({}, {})  # which empties the buffers left behind
+
+    def _tensor(self, kind: str, shape: Sequence[int], dtype: str, buffer: int) -> int:
+        tensor, index = schema.TensorT(), len(self._main.tensors)
+        tensor.name = f"{self._stem};{kind}{index}"
+        while tensor.name in self._names:  # the quantiser tells tensors apart by name
+            tensor.name += "_"
+        self._names.add(tensor.name)
+        tensor.shape, tensor.buffer = np.array(shape, np.int32), buffer
+        tensor.type = getattr(schema.TensorType, dtype.upper())
+        self._main.tensors.append(tensor)
+        return index
+
+    def _opcode(self, builtin: int) -> int:
+        codes = self._model.operatorCodes
+        for index, code in enumerate(codes):
+            if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin:
+                return index
+        code = schema.OperatorCodeT()
+        code.builtinCode, code.deprecatedBuiltinCode, code.version = builtin, min(builtin, 127), 1
+        codes.append(code)
+        return len(codes) - 1
+
+
+def _drop_unused_tensors(model: Any) -> None:
+    """Renumber the main subgraph's tensors without those that nothing refers to any more."""
+    main = model.subgraphs[0]
+    lists = [(main, "inputs"), (main, "outputs")]
+    lists += [(op, name) for op in main.operators for name in ("inputs", "outputs", "intermediates")]
+    indices = [_indices(owner, name) for owner, name in lists]
+    entries = [
+        entry
+        for signature in model.signatureDefs or []
+        if signature.subgraphIndex == 0
+        for entry in (*signature.inputs, *signature.outputs)
+    ]
+    used = sorted({k for one in indices for k in one if k != ABSENT} | {entry.tensorIndex for entry in entries})
+    number = {ABSENT: ABSENT, **{old: new for new, old in enumerate(used)}}
+    for (owner, name), one in zip(lists, indices, strict=True):
+        setattr(owner, name, np.array([number[k] for k in one], np.int32))
+    for entry in entries:
+        entry.tensorIndex = number[entry.tensorIndex]
+    main.tensors = [main.tensors[old] for old in used]
+
+
+def _indices(owner: Any, name: str) -> list[int]:
+    values = getattr(owner, name)
+    return [] if values is None else [int(value) for value in values]

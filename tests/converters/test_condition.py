@@ -1,0 +1,167 @@
+"""A conditioned graph computes what it computed before, and every architecture of the zoo becomes full int8."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from tests.converters import op_cases_axes, op_cases_values, op_cases_windows
+from tests.converters.one_op import Array, Case, Given, Maker, State, build, options
+from tests.converters.reals import in_int8, one_op_feeds, real_outputs, relative_error
+from tests.converters.zoo import ZOO, graph, samples
+
+from edgekd_converters.condition import condition
+from edgekd_converters.errors import NotIntegerError
+from edgekd_converters.graph import Graph, read_graph, write_model
+from edgekd_converters.integer import integer_fraction, require_integer
+from edgekd_converters.keras_model import convert_keras
+from edgekd_converters.observe import feeds
+from edgekd_converters.tflite_model import load_tflite
+from edgekd_converters.unroll import MOST_STEPS
+
+RESNET8 = Path(__file__).parents[3] / "shared/data/mlperf_tiny_resnet8/pretrainedResnet.tflite"
+CASES: dict[str, Maker] = {**op_cases_values.CASES, **op_cases_windows.CASES, **op_cases_axes.CASES}
+REWRITTEN = {"bert", "bert_by_hand", "bert_keras", "bert_keras_sigmoid", "lstm"}
+LOOPS = {"lstm_while"}
+generated = settings(
+    max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate]
+)
+
+
+@pytest.mark.parametrize("name", [name for name in ZOO if name not in LOOPS])
+def test_every_architecture_becomes_int8(name: str) -> None:
+    fed = list(feeds(samples(graph(name), 8, seed=6)))
+    ready = condition(graph(name))
+    assert (ready is not graph(name)) == (name in REWRITTEN)
+    wanted = real_outputs(graph(name), fed)
+    for output, value in real_outputs(ready, fed).items():
+        np.testing.assert_allclose(value, wanted[output], rtol=0, atol=1e-5)
+    int8 = in_int8(ready, fed)
+    require_integer(int8)
+    assert integer_fraction(int8) == 1
+    assert relative_error(wanted, real_outputs(int8, fed)) < 0.1
+    assert {tensor.name for op in ready.main for tensor in op.outputs} <= {tensor.name for tensor in int8.tensors}
+
+
+def test_a_loop_is_refused_with_the_way_out() -> None:
+    with pytest.raises(NotIntegerError, match=r"called int8: op \d+ WHILE .* is a loop .* build with unroll=True"):
+        condition(graph("lstm_while"))
+
+
+@pytest.mark.parametrize("layer", ["LSTM", "GRU"])
+def test_the_way_out_of_a_loop(keras: Any, layer: str) -> None:
+    keras.utils.set_random_seed(3)
+    signal = keras.Input((3, 4), name="signal")
+    states = getattr(keras.layers, layer)(6, unroll=True, return_sequences=True)(signal)
+    unrolled = convert_keras(keras.Model(signal, getattr(keras.layers, layer)(5, unroll=True)(states)))
+    fed = list(feeds(samples(unrolled, 20, seed=1)))
+    assert relative_error(real_outputs(unrolled, fed), real_outputs(in_int8(unrolled, fed), fed)) < 0.1
+
+
+def assert_same_and_close_in_int8(original: Graph, case: Case) -> None:
+    fed = one_op_feeds(case)
+    wanted, got = real_outputs(original, fed), real_outputs(condition(original), fed)
+    for output, value in got.items():
+        np.testing.assert_allclose(value, wanted[output], rtol=1e-5, atol=1e-5)
+    int8 = in_int8(original, fed)
+    require_integer(int8)
+    assert relative_error(wanted, real_outputs(int8, fed)) < 0.1
+
+
+@pytest.mark.parametrize("name", ["NEG", "SQUARE", "DIV"])
+@generated
+@given(data=st.data())
+def test_an_op_without_kernel_becomes_a_product(name: str, data: Any) -> None:
+    case = CASES[name](data.draw)
+    original = build(name, case)
+    if name == "DIV" and (case.outputs != ("float32",) or not original.main[0].inputs[1].is_constant):
+        assert condition(original) is original
+    else:
+        assert [op.name for op in condition(original).main] == ["MUL"]
+        assert_same_and_close_in_int8(original, case)
+
+
+def test_a_division_by_zero_stays() -> None:
+    original = build("DIV", Case(options("Div"), (Given((3,)), np.array([1, 0, 2], np.float32))))
+    assert condition(original) is original
+
+
+@pytest.mark.parametrize("name", ["SPLIT", "SPLIT_V", "UNPACK"])
+@generated
+@given(data=st.data())
+def test_parts_that_nothing_uses_are_not_made(name: str, data: Any) -> None:
+    case = CASES[name](data.draw)
+    whole = build(name, case)
+    assert condition(whole) is whole
+    used = sorted(data.draw(st.sets(st.integers(0, len(whole.outputs) - 1), min_size=1)))
+    part = _with_outputs(whole, used)
+    slices = ["STRIDED_SLICE"] * len(used)
+    assert [op.name for op in condition(part).main] == ([name] if len(used) == len(whole.outputs) else slices)
+    assert_same_and_close_in_int8(part, case)
+
+
+def _with_outputs(whole: Graph, used: Sequence[int]) -> Graph:
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(whole.content, 0))
+    model.subgraphs[0].outputs = [whole.outputs[k].index for k in used]
+    return read_graph(write_model(model))
+
+
+@generated
+@given(data=st.data())
+def test_an_lstm_is_unrolled(data: Any) -> None:
+    case = CASES["UNIDIRECTIONAL_SEQUENCE_LSTM"](data.draw)
+    original = build("UNIDIRECTIONAL_SEQUENCE_LSTM", case)
+    assert "UNIDIRECTIONAL_SEQUENCE_LSTM" not in {op.name for op in condition(original).main}
+    assert_same_and_close_in_int8(original, case)
+
+
+def _lstm(steps: int, peepholes: Sequence[Array | None] = (None, None, None), **stated: Any) -> Graph:
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(size=shape).astype(np.float32) for shape in [(2, 3)] * 4 + [(2, 2)] * 4 + [(2,)] * 4]
+    state = State((1, 2))
+    operands = (Given((1, steps, 3)), *weights[:8], *peepholes, *weights[8:], None, None, state, state, *[None] * 4)
+    made = options("UnidirectionalSequenceLSTM", **{"fusedActivationFunction": 4, "cellClip": 0.0, **stated})
+    return build("UNIDIRECTIONAL_SEQUENCE_LSTM", Case(made, operands))
+
+
+def test_an_lstm_of_a_rarer_kind_or_with_too_many_steps_stays_and_is_refused() -> None:
+    peepholes = [np.ones(2, np.float32)] * 3
+    long = _lstm(MOST_STEPS + 1)
+    for rare in (_lstm(4, peepholes), _lstm(4, fusedActivationFunction=1), long):
+        assert condition(rare) is rare
+    with pytest.raises(NotIntegerError, match=r"op \d UNIDIRECTIONAL_SEQUENCE_LSTM .* no integer form"):
+        in_int8(long, [{"x0": np.zeros((1, MOST_STEPS + 1, 3), np.float32)}])
+
+
+def test_a_cell_is_clipped_only_where_it_can_reach_the_bound() -> None:
+    names = [op.name for op in condition(_lstm(5, cellClip=3.0)).main]
+    assert (names.count("MINIMUM"), names.count("MAXIMUM")) == (2, 2)
+
+
+def test_what_an_lstm_leaves_behind_is_dropped() -> None:
+    original = _lstm(4)
+    ready = condition(original)
+    names = [tensor.name for tensor in ready.tensors]
+    assert len(set(names)) == len(names)
+    assert set(names) == {tensor.name for op in ready.main for tensor in (*op.inputs, *op.outputs)}
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(ready.content, 0))
+    filled = [number for number, buffer in enumerate(model.buffers) if buffer.data is not None and len(buffer.data)]
+    assert set(filled) == {tensor.buffer for tensor in model.subgraphs[0].tensors} - {0}
+
+
+def test_a_file_of_others_becomes_int8() -> None:
+    if not RESNET8.is_file():
+        pytest.skip(f"{RESNET8} is not here; this test needs the shared data beside the checkout")
+    original = load_tflite(RESNET8)
+    assert condition(original) is original
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 1, 32, 32, 3)).astype(np.float32)
+    fed = [{"input_1": image} for image in pixels]
+    int8 = in_int8(original, fed)
+    require_integer(int8)
+    assert relative_error(real_outputs(original, fed), real_outputs(int8, fed)) < 0.2
