@@ -22,6 +22,7 @@ from edgekd.student import Student, open_student
 from edgekd.verify import LayerError, Score, layer_errors, open_graph, run_graph, score, side_by_side
 from edgekd.versions import versions
 from edgekd_converters.calibrate import calibrate_minmax
+from edgekd_converters.condition import condition
 from edgekd_converters.graph import Graph
 from edgekd_converters.integer import integer_fraction
 from edgekd_converters.keras_model import load_keras
@@ -56,8 +57,8 @@ def convert(options: ConvertOptions, stages: Stages | None = None) -> ConvertRes
     student, loaded, data = _open(options, stages)
     teacher = _teacher(options, student, loaded, stages)
     made = shrink(loaded, teacher, data, options, stages)
-    float_graph = made[-1].graph
     with stages.stage("calibrate"):
+        float_graph = condition(made[-1].graph)
         ranges = calibrate_minmax(float_graph, feeds(data.samples))
     with stages.stage("quantise"):
         int8_graph = quantize_int8(float_graph, ranges)
