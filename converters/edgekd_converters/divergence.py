@@ -30,6 +30,7 @@ def run_columns(graph: Graph, columns: Columns, threads: int = 2) -> Outputs:
         for feed in feeds(columns):
             for name, where in inputs.items():
                 interpreter.set_tensor(where, feed[name])
+            interpreter.reset_all_variables()  # a recurrent op would go on from the sample before
             interpreter.invoke()
             for name, where in outputs.items():
                 rows[name].append(interpreter.get_tensor(where))

@@ -211,6 +211,13 @@ def _follow_sizes(main: Any, operator: Any, changed: set[int]) -> None:
         operator.builtinOptions.depthMultiplier = int(shape[3]) // int(main.tensors[operator.inputs[0]].shape[3])
 
 
+def new_buffer(value: npt.NDArray[Any]) -> Any:
+    """A schema ``BufferT`` that holds an array."""
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(np.ascontiguousarray(value).tobytes(), np.uint8)
+    return buffer
+
+
 def _drop_unused(model: Any) -> None:
     """Empty the buffers that nothing refers to any more; their numbers stay."""
     used = {tensor.buffer for subgraph in model.subgraphs for tensor in subgraph.tensors}
@@ -231,9 +238,7 @@ def _set_value(model: Any, tensor: Any, value: npt.NDArray[Any]) -> None:
     dtype = _NUMPY_TYPES[_TYPE_NAMES[tensor.type]]
     tensor.shape, tensor.shapeSignature = np.array(value.shape, np.int32), None
     tensor.buffer = len(model.buffers)
-    buffer = schema.BufferT()
-    buffer.data = np.frombuffer(np.ascontiguousarray(value, dtype).tobytes(), np.uint8)
-    model.buffers.append(buffer)
+    model.buffers.append(new_buffer(value.astype(dtype, copy=False)))
 
 
 def _text(value: bytes | str | None) -> str:

@@ -54,6 +54,7 @@ class Observer:
         try:
             for name, index in self._inputs.items():
                 self._interpreter.set_tensor(index, feed[name])
+            self._interpreter.reset_all_variables()  # a recurrent op would go on from the sample before
             self._interpreter.invoke()
         except (RuntimeError, ValueError) as error:
             raise RunError(f"the model cannot run on a sample: {_one_line(error)}") from error

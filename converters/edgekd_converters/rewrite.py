@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
 
-from edgekd_converters.graph import Graph, Op, read_graph, write_model
+from edgekd_converters.graph import Graph, Op, new_buffer, read_graph, write_model
 
 ABSENT = -1
 """In place of a tensor's index: an optional operand that is not there."""
@@ -40,9 +40,7 @@ class Draft:
 
     def constant(self, value: npt.NDArray[Any]) -> int:
         """A new constant, float32 or int32."""
-        buffer = schema.BufferT()
-        buffer.data = np.frombuffer(np.ascontiguousarray(value).tobytes(), np.uint8)
-        self._model.buffers.append(buffer)
+        self._model.buffers.append(new_buffer(value))
         return self._tensor("constant", value.shape, str(value.dtype), len(self._model.buffers) - 1)
 
     def call(self, name: str, inputs: Sequence[int], shape: Sequence[int], options: Any = None) -> int:
@@ -72,7 +70,7 @@ class Draft:
         """The graph as written; the very same one if all was kept."""
         if not self._changed:
             return self._graph
-        _drop_unused_tensors(self._model)
+        drop_unused_tensors(self._model)
         return read_graph(write_model(self._model)).edited({}, {})  # which empties the buffers left behind
 
     def _tensor(self, kind: str, shape: Sequence[int], dtype: str, buffer: int) -> int:
@@ -97,7 +95,7 @@ class Draft:
         return len(codes) - 1
 
 
-def _drop_unused_tensors(model: Any) -> None:
+def drop_unused_tensors(model: Any) -> None:
     """Renumber the main subgraph's tensors without those that nothing refers to any more."""
     main = model.subgraphs[0]
     lists = [(main, "inputs"), (main, "outputs")]

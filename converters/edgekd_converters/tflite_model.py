@@ -12,8 +12,9 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from edgekd_converters.errors import LoadError, SourceNotFoundError
-from edgekd_converters.graph import Graph, Op, read_graph, write_model
+from edgekd_converters.graph import Graph, Op, new_buffer, read_graph, write_model
 from edgekd_converters.quiet import quiet
+from edgekd_converters.rewrite import drop_unused_tensors
 
 _STEPS = ("INT2", "INT4", "INT8", "UINT8", "INT16")  # with a scale; without one they are plain integers
 _Values = dict[int, npt.NDArray[Any]]
@@ -78,10 +79,10 @@ def _with_batch_of_one(graph: Graph) -> Graph:
         stored.shape, stored.shapeSignature = np.array(value.shape, np.int32), None
         if tensor.index in made:
             stored.buffer = len(model.buffers)
-            model.buffers.append(_buffer(value))
+            model.buffers.append(new_buffer(value))
     main.operators = [operator for i, operator in enumerate(main.operators) if i not in dropped]
     _settle_reshapes(main, values)
-    _drop_unused_tensors(model)
+    drop_unused_tensors(model)
     return read_graph(write_model(model))
 
 
@@ -142,30 +143,3 @@ def _settle_reshapes(main: Any, values: Mapping[int, npt.NDArray[Any]]) -> None:
     for operator in main.operators:
         if isinstance(operator.builtinOptions, schema.ReshapeOptionsT):
             operator.builtinOptions.newShape = np.array(values[int(operator.outputs[0])].shape, np.int32)
-
-
-def _drop_unused_tensors(model: Any) -> None:
-    """Renumber the main subgraph's tensors without those that no op touches any more."""
-    main = model.subgraphs[0]
-    lists = [(main, "inputs"), (main, "outputs")]
-    lists += [(operator, name) for operator in main.operators for name in ("inputs", "outputs", "intermediates")]
-    used = sorted({int(k) for owner, name in lists for k in _indices(owner, name) if k >= 0})
-    number = {old: new for new, old in enumerate(used)} | {-1: -1}  # -1 stands for an optional input left out
-    for owner, name in lists:
-        setattr(owner, name, np.array([number[int(k)] for k in _indices(owner, name)], np.int32))
-    for signature in model.signatureDefs or []:
-        if signature.subgraphIndex == 0:
-            for entry in (*signature.inputs, *signature.outputs):
-                entry.tensorIndex = number[entry.tensorIndex]
-    main.tensors = [main.tensors[old] for old in used]
-
-
-def _indices(owner: Any, name: str) -> Any:
-    values = getattr(owner, name)
-    return [] if values is None else values
-
-
-def _buffer(value: npt.NDArray[Any]) -> Any:
-    buffer = schema.BufferT()
-    buffer.data = np.frombuffer(np.ascontiguousarray(value).tobytes(), np.uint8)
-    return buffer

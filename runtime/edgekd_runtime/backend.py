@@ -22,6 +22,10 @@ _INTERPRETERS = {
     "tflite-runtime": ("tflite_runtime.interpreter", "tflite-runtime"),
 }
 BACKENDS = tuple(_INTERPRETERS)
+_KEEP_STATE = (
+    *("UNIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN", "LSTM", "RNN"),
+    *("BIDIRECTIONAL_SEQUENCE_RNN", "SVDF", "VAR_HANDLE"),
+)
 
 
 @dataclass(frozen=True)
@@ -88,23 +92,28 @@ class InterpreterBackend:
         self._input_index, self.inputs = _bind(self._interpreter.get_input_details(), inputs, "input")
         self._output_index, self.outputs = _bind(self._interpreter.get_output_details(), outputs, "output")
         self.delegated_ops, self.total_ops = self._count_ops()
+        self._keeps_state = any(op["op_name"] in _KEEP_STATE for op in self._ops())
 
     def invoke(self, arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         interpreter = self._interpreter
         for index, array in zip(self._input_index, arrays, strict=True):
             interpreter.set_tensor(index, array)
+        if self._keeps_state:
+            interpreter.reset_all_variables()  # a request has nothing to do with the one before
         try:
             interpreter.invoke()
         except RuntimeError as error:
             raise InputError(f"the model cannot run on this input: {_one_line(error)}") from error
         return [interpreter.get_tensor(index) for index in self._output_index]
 
+    def _ops(self) -> Sequence[dict[str, Any]]:
+        """The execution plan, empty where the interpreter does not tell it."""
+        describe = getattr(self._interpreter, "_get_ops_details", None)
+        return describe() if describe is not None else ()
+
     def _count_ops(self) -> tuple[int, int]:
         """Nodes that XNNPACK took, and all of the model's nodes, from the interpreter's execution plan."""
-        describe = getattr(self._interpreter, "_get_ops_details", None)
-        if describe is None:
-            return 0, 0
-        ops = describe()
+        ops = self._ops()
         delegates = [op for op in ops if op["op_name"] == "DELEGATE"]
         model_ops = [op for op in ops if op["op_name"] != "DELEGATE"]
         return len(_replaced_by(delegates, model_ops)), len(model_ops)

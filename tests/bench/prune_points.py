@@ -19,6 +19,7 @@ from edgekd.cache import cache_root, content_key
 from edgekd.verify import run_graph
 from edgekd.versions import versions
 from edgekd_converters.calibrate import calibrate_minmax
+from edgekd_converters.condition import condition
 from edgekd_converters.cost import count_macs, count_parameters
 from edgekd_converters.graph import Graph
 from edgekd_converters.observe import Columns, feeds
@@ -89,6 +90,7 @@ def measure(original: Graph, job: Job, data: Data) -> Point:
         made |= {"loss": recovered.loss, "agreement": recovered.agreement}
     with _timed(seconds, "quantise"):
         samples = {name: column[:CALIBRATION] for name, column in data.train.items()}
+        graph = condition(graph)
         int8 = quantize_int8(graph, calibrate_minmax(graph, feeds(samples)))
     record = {
         "name": job.name,

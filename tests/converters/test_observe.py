@@ -6,13 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.converters.zoo import graph, samples
 
 from edgekd_converters.calibrate import calibrate_minmax
+from edgekd_converters.divergence import run_columns
 from edgekd_converters.errors import RunError
 from edgekd_converters.graph import Graph, Tensor, read_graph
 from edgekd_converters.keras_model import convert_keras
-from edgekd_converters.observe import Observer
+from edgekd_converters.observe import Observer, feeds
 from edgekd_converters.quantize import quantize_int8
+from edgekd_runtime.backend import open_model
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +117,22 @@ def test_a_model_that_the_interpreter_refuses_is_one_error(tf: Any, to_tflite: C
     assert "\n" not in str(caught.value)
     with pytest.raises(RunError, match=r"the interpreter refuses the model: "):
         Observer(replace(graph, content=b""))
+
+
+def test_a_recurrent_model_forgets_the_sample_before() -> None:
+    lstm = graph("lstm")
+    columns = samples(lstm, 6, 3)
+    backwards = {name: column[::-1] for name, column in columns.items()}
+    for name, value in run_columns(lstm, columns).items():
+        np.testing.assert_array_equal(run_columns(lstm, backwards)[name][::-1], value)
+    observer, end = Observer(lstm), lstm.outputs[0].index
+    seen = []
+    for feed in [*feeds(columns), *feeds(backwards)]:
+        observer.run(feed)
+        seen.append(observer.read(end).copy())
+    for first, again in zip(seen[:6], seen[:5:-1], strict=True):
+        np.testing.assert_array_equal(first, again)
+    backend = open_model(lstm.content, lstm.signature.inputs, lstm.signature.outputs, backend="litert")
+    got = [backend.invoke(list(feed.values()))[0].copy() for feed in [*feeds(columns), *feeds(backwards)]]
+    for first, again in zip(got[:6], got[:5:-1], strict=True):
+        np.testing.assert_array_equal(first, again)
