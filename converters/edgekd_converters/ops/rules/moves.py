@@ -1,7 +1,4 @@
-"""How channels pass through each op: the second column of the table of ops.
-
-A rule reads the labels of the inputs, says which are the same channel and which must stay, and labels the outputs.
-"""
+"""Ops that give values another place."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgekd_converters.channels import FROZEN, Axes, Ends, Labels, Rule, opaque
+from edgekd_converters.ops.rules.layers import fix
 
 _PASSIVE = (
     "TRANSPOSE",
@@ -25,163 +23,6 @@ _PASSIVE = (
     "STRIDED_SLICE",
     "CONCATENATION",
 )
-
-
-def unary(ends: Ends) -> None:
-    """Value by value: relu, sigmoid, cast …"""
-    ends.gives(ends.axes(0))
-
-
-def elementwise(ends: Ends) -> None:
-    """Value by value over operands that are broadcast against each other."""
-    rank = len(ends.op.outputs[0].shape)
-    out: Axes = [None] * rank
-    for back in range(1, rank + 1):
-        sides = [
-            (ends.shape(slot)[-back], ends.axes(slot)[-back])
-            for slot in range(len(ends.op.slots))
-            if back <= len(ends.shape(slot))
-        ]
-        many = [labels for size, labels in sides if size > 1]
-        if many:
-            out[-back] = many[0]
-            for labels in many[1:]:
-                out[-back] = ends.unite(out[-back], labels)
-    ends.gives(out)
-
-
-def _fix(ends: Ends, slot: int, *channel_axes: int) -> None:
-    """All axes but these are no channels."""
-    axes = ends.axes(slot)
-    wanted = [axis % len(axes) for axis in channel_axes]
-    ends.freeze(*(labels for axis, labels in enumerate(axes) if axis not in wanted))
-
-
-def _add_bias(ends: Ends, slot: int, outputs: Labels | None) -> None:
-    if ends.has(slot):
-        ends.unite(outputs, ends.axes(slot)[0])
-
-
-def conv_2d(ends: Ends) -> None:
-    x, weights = ends.axes(0), ends.axes(1)
-    _fix(ends, 0, 3)
-    _fix(ends, 1, 0, 3)
-    depth, groups = ends.shape(1)[3], ends.shape(0)[3] // ends.shape(1)[3]
-    source = x[3]
-    if groups == 1:
-        ends.unite(source, weights[3])
-    else:  # every group must lose as many as the others, so all lose the same
-        for labels in (source, weights[0]):
-            if labels is not None:
-                for part in np.split(labels, groups)[1:]:
-                    ends.unite(labels[: len(part)], part)
-        ends.unite(None if source is None else source[:depth], weights[3])
-    ends.contracts(0, 3)
-    _add_bias(ends, 2, weights[0])
-    ends.gives([None, None, None, weights[0]])
-
-
-def depthwise_conv_2d(ends: Ends) -> None:
-    x, weights = ends.axes(0), ends.axes(1)
-    _fix(ends, 0, 3)
-    _fix(ends, 1, 3)
-    channels, multiplier = ends.shape(0)[3], ends.shape(1)[3] // ends.shape(0)[3]
-    if channels > 1:  # one input channel feeds all outputs alike: then each of these stands alone
-        ends.unite(None if x[3] is None else np.repeat(x[3], multiplier), weights[3])
-    _add_bias(ends, 2, weights[3])
-    ends.gives([None, None, None, weights[3]])
-
-
-def transpose_conv(ends: Ends) -> None:
-    x, weights = ends.axes(2), ends.axes(1)
-    _fix(ends, 2, 3)
-    _fix(ends, 1, 0, 3)
-    ends.unite(x[3], weights[3])
-    ends.contracts(2, 3)
-    _add_bias(ends, 3, weights[0])
-    ends.gives([None, None, None, weights[0]])
-
-
-def fully_connected(ends: Ends) -> None:
-    if not ends.tensor(1).is_constant:
-        opaque(ends)
-        return
-    x, weights = ends.axes(0), ends.axes(1)
-    if ends.shape(0)[-1] == ends.shape(1)[1]:
-        _fix(ends, 0, -1)
-        ends.unite(x[-1], weights[1])
-        ends.contracts(0, -1)
-    else:  # it flattens what it is fed; the axes would have to be told apart again, so they stay
-        ends.freeze(*x, weights[1])
-    _add_bias(ends, 2, weights[0])
-    ends.gives([*([None] * (len(ends.op.outputs[0].shape) - 1)), weights[0]])
-
-
-def batch_matmul(ends: Ends) -> None:
-    x, y = ends.axes(0), ends.axes(1)
-    rows, left = (-1, -2) if ends.options.adjX else (-2, -1)
-    right, columns = (-1, -2) if ends.options.adjY else (-2, -1)
-    ends.unite(x[left], y[right])
-    ends.contracts(0, left)
-    ends.contracts(1, right)
-    batch = _broadcast(ends, 2)
-    ends.gives([*batch, x[rows], y[columns]])
-
-
-def _broadcast(ends: Ends, inner: int) -> Axes:
-    """The labels of the batch axes in front of the last ``inner`` of both operands."""
-    rank = len(ends.op.outputs[0].shape) - inner
-    batch: Axes = [None] * rank
-    for back in range(1, rank + 1):
-        sides = [
-            ends.axes(slot)[-inner - back]
-            for slot in (0, 1)
-            if back + inner <= len(ends.shape(slot)) and ends.shape(slot)[-inner - back] > 1
-        ]
-        batch[-back] = sides[0] if len(sides) == 1 else ends.unite(*sides) if sides else None
-    return batch
-
-
-def spatial(ends: Ends) -> None:
-    """Pooling, resizing, blocks of pixels: only the last axis carries channels."""
-    _fix(ends, 0, -1)
-    ends.gives([*([None] * (len(ends.shape(0)) - 1)), ends.axes(0)[-1]])
-
-
-def along_last(ends: Ends) -> None:
-    """Softmax and the like: every value of the last axis counts for every other."""
-    axes = ends.axes(0)
-    ends.freeze(axes[-1])
-    ends.gives([*axes[:-1], None])
-
-
-def reduction(*, sums: bool) -> Rule:
-    """Over fixed axes channels pass. A sum may lose a term; a mean, a maximum or a product would change."""
-
-    def rule(ends: Ends) -> None:
-        axes, over = ends.axes(0), ends.value(1)
-        if over is None:
-            opaque(ends)
-            return
-        gone = {axis % len(axes) for axis in over}
-        for axis in gone:
-            ends.contracts(0, axis) if sums else ends.freeze(axes[axis])
-        if ends.options.keepDims:
-            ends.gives([None if axis in gone else labels for axis, labels in enumerate(axes)])
-        else:
-            ends.gives([labels for axis, labels in enumerate(axes) if axis not in gone])
-
-    return rule
-
-
-def arg_extreme(ends: Ends) -> None:
-    axes, over = ends.axes(0), ends.value(1)
-    if over is None:
-        opaque(ends)
-        return
-    gone = over[0] % len(axes)
-    ends.freeze(axes[gone])
-    ends.gives([labels for axis, labels in enumerate(axes) if axis != gone])
 
 
 def transpose(ends: Ends) -> None:
@@ -397,25 +238,16 @@ def embedding_lookup(ends: Ends) -> None:
     ends.gives([*ids, *table[1:]])
 
 
-def cumsum(ends: Ends) -> None:
-    axes, over = ends.axes(0), ends.value(1)
-    if over is None:
-        opaque(ends)
-        return
-    ends.freeze(axes[over[0]])
-    ends.gives([None if axis == over[0] % len(axes) else labels for axis, labels in enumerate(axes)])
-
-
 def depth_from_space(ends: Ends) -> None:
     """SPACE_TO_DEPTH: a channel becomes one for every pixel of the block."""
-    _fix(ends, 0, 3)
+    fix(ends, 0, 3)
     labels = ends.axes(0)[3]
     ends.gives([None, None, None, None if labels is None else np.tile(labels, ends.options.blockSize**2)])
 
 
 def space_from_depth(ends: Ends) -> None:
     """DEPTH_TO_SPACE: the channels that become pixels of one channel leave together."""
-    _fix(ends, 0, 3)
+    fix(ends, 0, 3)
     labels, parts = ends.axes(0)[3], ends.options.blockSize**2
     if labels is not None:
         for part in np.split(labels, parts)[1:]:
