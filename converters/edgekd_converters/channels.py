@@ -211,15 +211,17 @@ def opaque(ends: Ends) -> None:
     ends.gives(*fixed)
 
 
+def size_after(channels: Channels, key: Key, sizes: Sequence[int], kept: npt.NDArray[np.bool_]) -> tuple[int, ...]:
+    """The shape of what ``key`` stands for, now ``sizes``, once only the classes of ``kept`` stay."""
+    axes = channels.axes.get(key) or [None] * len(sizes)
+    return tuple(size if one is None else int(kept[one].sum()) for size, one in zip(sizes, axes, strict=True))
+
+
 def sizes_after(channels: Channels, kept: npt.NDArray[np.bool_]) -> Callable[[Op, int | None], tuple[int, ...]]:
     """(op, input slot, or None for its first output) → its shape once only the classes of ``kept`` stay."""
 
     def shape(op: Op, slot: int | None) -> tuple[int, ...]:
         tensor: Any = op.outputs[0] if slot is None else op.slots[slot]
-        key = tensor.index if slot is None else channels.key(op, slot)
-        axes = channels.axes.get(key) or [None] * len(tensor.shape)
-        return tuple(
-            size if labels is None else int(kept[labels].sum()) for size, labels in zip(tensor.shape, axes, strict=True)
-        )
+        return size_after(channels, tensor.index if slot is None else channels.key(op, slot), tensor.shape, kept)
 
     return shape

@@ -71,6 +71,8 @@ def plan_pruning(
     graph: Graph, samples: Columns, options: PruneOptions, advance: Callable[[str], None] = lambda note: None
 ) -> PrunePlan:
     """Choose the channels to remove. Raises ``PruneError`` when the graph cannot give up so much."""
+    if options.importance not in IMPORTANCES:
+        raise PruneError(f"importance {options.importance!r} is not one of {', '.join(IMPORTANCES)}")
     options, unmeasured = _measurable(graph, samples, options)
     channels = channels_of(graph)
     scores = importance(channels, samples, options.importance, options.seed, advance)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgekd_converters.channels import Channels, Labels, sizes_after
+from edgekd_converters.channels import Channels, Labels, size_after
 from edgekd_converters.graph import Graph, Op
+from edgekd_converters.ops.rules.moves import strided_range
 
 Mask = npt.NDArray[np.bool_]
 """``(classes,)``: whether a class of :class:`Channels` stays."""
@@ -25,13 +26,12 @@ def keep_all(channels: Channels) -> Mask:
 
 def remove(channels: Channels, kept: Mask) -> Graph:
     """The graph without the classes that are not ``kept``."""
-    graph, shape_of = channels.graph, sizes_after(channels, kept)
-    shapes = {op.outputs[0].index: shape_of(op, None) for op in graph.main if op.outputs}
+    graph = channels.graph
+    outputs = [tensor for op in graph.main for tensor in op.outputs]
+    shapes = {tensor.index: size_after(channels, tensor.index, tensor.shape, kept) for tensor in outputs}
     constants: dict[int, npt.NDArray[Any]] = {}
     operands: dict[tuple[int, int], npt.NDArray[Any]] = {}
     for op in graph.main:
-        for extra in op.outputs[1:]:
-            shapes[extra.index] = _shape(channels, extra.index, extra.shape, kept)
         for slot, tensor in enumerate(op.slots):
             if tensor is None or not tensor.is_constant:
                 continue
@@ -51,11 +51,6 @@ def remove(channels: Channels, kept: Mask) -> Graph:
     for op in graph.main:
         operands.update(_restated(channels, op, kept, changed))
     return graph.edited(constants, changed, operands)
-
-
-def _shape(channels: Channels, index: int, sizes: tuple[int, ...], kept: Mask) -> tuple[int, ...]:
-    axes = channels.axes.get(index) or [None] * len(sizes)
-    return tuple(size if one is None else int(kept[one].sum()) for size, one in zip(sizes, axes, strict=True))
 
 
 def _restated(
@@ -94,9 +89,7 @@ def _strided_slice(channels: Channels, op: Op, kept: Mask, shapes: dict[int, tup
     begin, end, stride = (channels.graph.constant(operand).copy() for operand in op.inputs[1:4])
     for axis, labels in enumerate(channels.axes[op.inputs[0].index][: len(begin)]):
         if labels is not None and stride[axis] == 1:
-            first = 0 if op.options.beginMask >> axis & 1 else begin[axis]
-            last = len(labels) if op.options.endMask >> axis & 1 else end[axis]
-            first, last = (min(max(at + len(labels) * (at < 0), 0), len(labels)) for at in (first, last))
+            first, last = strided_range(op.options, axis, len(labels), begin[axis], end[axis])
             begin[axis], taken = _moved(labels, kept, first, last)
             end[axis] = begin[axis] + taken
     return {1: begin, 2: end}

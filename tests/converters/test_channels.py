@@ -39,8 +39,8 @@ def some_units(channels: Channels, seed: int, share: float = 0.4) -> Mask:
     return kept
 
 
-def silenced(channels: Channels, kept: Mask) -> Graph:
-    """The graph with all weights into and out of the channels that are not kept set to zero."""
+def silenced(channels: Channels, kept: Mask, factor: float = 0) -> Graph:
+    """The graph with all weights into and out of the channels that are not kept set to zero, or scaled."""
     constants: dict[int, npt.NDArray[Any]] = {}
     operands: dict[tuple[int, int], npt.NDArray[Any]] = {}
     for op in channels.graph.main:
@@ -51,7 +51,7 @@ def silenced(channels: Channels, kept: Mask) -> Graph:
             value = channels.graph.constant(tensor).copy()
             for axis, labels in enumerate(channels.axes.get(key, [])):
                 if labels is not None:
-                    np.moveaxis(value, axis, 0)[~kept[labels]] = 0
+                    np.moveaxis(value, axis, 0)[~kept[labels]] *= factor
             if isinstance(key, tuple):
                 operands[key] = value
             else:

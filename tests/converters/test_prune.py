@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.converters.test_channels import silenced
 from tests.converters.zoo import ZOO, graph, samples
 
 from edgekd_converters.calibrate import calibrate_minmax
@@ -21,7 +22,7 @@ from edgekd_converters.ops.table import channels_of
 from edgekd_converters.prune import PruneOptions, plan_pruning, prune
 from edgekd_converters.quantize import quantize_int8
 from edgekd_converters.refit import Refitter, least_squares
-from edgekd_converters.slim import remove
+from edgekd_converters.slim import keep_all, remove
 
 RECURRENT = {"lstm", "lstm_while"}
 ARCHITECTURES = [name for name in ZOO if name not in RECURRENT]
@@ -88,6 +89,11 @@ def test_kept_widths_are_multiples() -> None:
     assert any("channel multiple" in note for note in finer.notes)
 
 
+def test_an_unknown_importance_is_refused() -> None:
+    with pytest.raises(PruneError, match="'magic' is not one of weight, activation, taylor"):
+        pruned("ds_cnn", 0.3, importance="magic")
+
+
 def test_uniform_narrows_every_group_alike() -> None:
     original, columns = graph("efficientnet_lite"), samples(graph("efficientnet_lite"), 16, 1)
     plan = plan_pruning(original, columns, PruneOptions(0.5, uniform=True, importance="weight", multiple=4))
@@ -110,17 +116,9 @@ def test_channels_that_count_for_nothing_go_first(kind: str) -> None:
     channels = channels_of(original)
     group = max(channels.groups(), key=len)
     silent = group.units[::2]
-    constants, operands = {}, {}
-    for op in original.main:
-        for slot, tensor in enumerate(op.slots):
-            if tensor is None or not tensor.is_constant or tensor.dtype != "FLOAT32":
-                continue
-            key, value = channels.key(op, slot), original.constant(tensor).copy()
-            for axis, labels in enumerate(channels.axes[key]):
-                if labels is not None:
-                    np.moveaxis(value, axis, 0)[np.isin(labels, silent)] *= 1e-3
-            (operands if isinstance(key, tuple) else constants)[key] = value  # type: ignore[index]
-    quiet = channels_of(original.edited(constants, {}, operands))
+    kept = keep_all(channels)
+    kept[silent] = False
+    quiet = channels_of(silenced(channels, kept, factor=1e-3))
     scores = importance(quiet, samples(original, 32, 1), kind, 0, lambda note: None)
     assert scores[silent].max() < scores[np.setdiff1d(group.units, silent)].min()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -168,7 +169,7 @@ def strided_slice(ends: Ends) -> None:
         if not whole and options.shrinkAxisMask >> axis & 1:
             ends.freeze(labels)
             continue
-        first, last = (None, None) if whole else strided_range(ends, axis, begin[axis], end[axis])
+        first, last = (None, None) if whole else strided_range(options, axis, shape[axis], begin[axis], end[axis])
         if whole or (stride[axis] == 1 and (first, last) == (0, shape[axis])):
             out.append(labels)
         elif stride[axis] == 1 and labels is not None:
@@ -179,9 +180,8 @@ def strided_slice(ends: Ends) -> None:
     ends.gives(out)
 
 
-def strided_range(ends: Ends, axis: int, begin: int, end: int) -> tuple[int, int]:
-    """First and last (excluded) position that a slice of step 1 takes."""
-    size, options = ends.shape(0)[axis], ends.options
+def strided_range(options: Any, axis: int, size: int, begin: int, end: int) -> tuple[int, int]:
+    """First and last (excluded) of ``size`` positions that a slice of step 1 takes; ``options`` are STRIDED_SLICE's."""
     first = 0 if options.beginMask >> axis & 1 else begin
     last = size if options.endMask >> axis & 1 else end
     return tuple(np.clip([first + size * (first < 0), last + size * (last < 0)], 0, size).tolist())
