@@ -13,6 +13,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from edgekd_converters.errors import LoadError, SourceNotFoundError
 from edgekd_converters.graph import Graph, Op, new_buffer, read_graph, write_model
+from edgekd_converters.load.shapes import settle
 from edgekd_converters.quiet import quiet
 from edgekd_converters.rewrite import drop_unused_tensors
 
@@ -21,9 +22,10 @@ _Values = dict[int, npt.NDArray[Any]]
 """Tensor index → what the tensor holds."""
 
 
-def load_tflite(path: Path) -> Graph:
+def load_tflite(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Graph:
     """Read a ``.tflite`` whose weights and arithmetic are float32; a batch of unknown size becomes 1.
 
+    ``shapes``: input name → all sizes, the batch included, for what the model leaves open.
     Raises ``SourceNotFoundError``, or ``LoadError`` for a file that is damaged, quantised or of another unknown size.
     """
     try:
@@ -34,15 +36,17 @@ def load_tflite(path: Path) -> Graph:
         raise LoadError(f"{path}: {error.strerror or error}") from error
     try:
         graph = read_graph(content)
-        _require_float32(graph)
+        require_float32(graph)
+        sizes = _sizes_of_inputs(graph, shapes or {})
         if any(tensor.is_dynamic for tensor in graph.tensors):
-            graph = _with_batch_of_one(graph)
+            graph = with_fixed_sizes(graph, sizes)
     except LoadError as error:
         raise LoadError(f"{path}: {error}") from error
     return graph
 
 
-def _require_float32(graph: Graph) -> None:
+def require_float32(graph: Graph) -> None:
+    """Raise ``LoadError`` for a graph that is quantised, wholly or in part, or of another precision."""
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(graph.content, 0))
     stored = model.subgraphs[0].tensors
     scaled = {i for i, tensor in enumerate(stored) if tensor.quantization and np.any(tensor.quantization.scale)}
@@ -61,12 +65,20 @@ def _require_float32(graph: Graph) -> None:
     raise LoadError(f"the model {reason}; export it as float32, without quantisation or other optimisations")
 
 
-def _with_batch_of_one(graph: Graph) -> Graph:
-    """The same model for one row: every shape known, and what was computed from shapes alone made constant."""
-    for name, tensor in ((tensor.name, tensor) for tensor in graph.inputs):
-        if any(size < 0 for size in tensor.shape[1:]):
-            raise LoadError(f"input {name!r} has unknown sizes {list(tensor.shape)}; export the model with fixed ones")
-    values = _one_run(graph)
+def _sizes_of_inputs(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> dict[int, tuple[int, ...]]:
+    """Tensor index of an input → all its sizes."""
+    by_name = {tensor.name: tensor for tensor in graph.inputs}
+    public = {name: by_name[tensor] for name, tensor in graph.signature.inputs.items()}
+    declared = {name: [None if size < 0 else size for size in tensor.shape] for name, tensor in public.items()}
+    return {public[name].index: sizes for name, sizes in settle(declared, shapes).items()}
+
+
+def with_fixed_sizes(graph: Graph, sizes: Mapping[int, tuple[int, ...]]) -> Graph:
+    """The same model for inputs of these sizes: every shape known, and what was computed from shapes alone constant.
+
+    ``sizes``: tensor index of an input → its sizes.
+    """
+    values = _one_run(graph, sizes)
     folded = _computed_from_shapes(graph)
     dropped = folded | _of_no_use(graph, folded)
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(graph.content, 0))
@@ -86,7 +98,7 @@ def _with_batch_of_one(graph: Graph) -> Graph:
     return read_graph(write_model(model))
 
 
-def _one_run(graph: Graph) -> _Values:
+def _one_run(graph: Graph, sizes: Mapping[int, tuple[int, ...]]) -> _Values:
     """All activations of a run on one row of zeros."""
     try:
         with quiet():
@@ -96,7 +108,7 @@ def _one_run(graph: Graph) -> _Values:
                 experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
             )
             for tensor in graph.inputs:
-                interpreter.resize_tensor_input(tensor.index, [1, *tensor.shape[1:]] if tensor.shape else [])
+                interpreter.resize_tensor_input(tensor.index, sizes.get(tensor.index, tensor.shape))
             interpreter.allocate_tensors()
             for detail in interpreter.get_input_details():
                 interpreter.set_tensor(detail["index"], np.zeros(detail["shape"], detail["dtype"]))
