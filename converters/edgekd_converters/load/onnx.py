@@ -1,0 +1,135 @@
+"""ONNX → float32 graph: simplified by onnxsim, converted by onnx2tf, checked against onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from edgekd_converters.errors import ConverterError, LoadError, SourceNotFoundError
+from edgekd_converters.graph import Graph, read_graph
+from edgekd_converters.load.onnx2tf_call import NoSuchOpError, can_write_directly, knows, to_tflite
+from edgekd_converters.load.onnx_edit import expanded, with_output_shapes, with_plain_names, without_outputs
+from edgekd_converters.load.onnx_file import read_model
+from edgekd_converters.load.onnx_inputs import settle_inputs
+from edgekd_converters.load.onnx_ports import Axes, Match, match
+from edgekd_converters.load.onnx_prepare import (
+    MODERN_OPSET,
+    find_trivial,
+    inferred,
+    kept_as_they_are,
+    normalised,
+    of_opset,
+    open_session,
+    samples,
+    simplified,
+)
+from edgekd_converters.load.onnx_session import Arrays, Port, Session
+from edgekd_converters.load.onnx_signature import Result, publish
+from edgekd_converters.load.source import LoadOptions, Source
+from edgekd_converters.tflite_model import require_float32, with_fixed_sizes
+
+
+def open_source(path: Path, options: LoadOptions) -> Source:
+    """Read and convert an ONNX model with a batch of 1.
+
+    An input or output whose first axis is not a batch gets one in front. float16 and float64 become float32.
+    Raises ``SourceNotFoundError`` or ``LoadError``.
+    """
+    model = read_model(path)
+    try:
+        model, notes = normalised(model)
+        session = open_session(model, settle_inputs(model, options.shapes))
+        graph, layouts = _convert(session)
+    except SourceNotFoundError:
+        raise
+    except ConverterError as error:
+        raise LoadError(f"{path}: {error}") from error
+    return Source("onnx", graph, session.run, session.layers, layouts, tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """One way to call onnx2tf. ``keep``: inputs whose axes stay as they are."""
+
+    model: onnx.ModelProto
+    keep: tuple[str, ...]
+    strict: bool
+    direct: bool
+
+
+def _convert(session: Session) -> tuple[Graph, dict[str, Axes]]:
+    """The first attempt whose graph computes what the source does; failing that the one that comes nearest."""
+    checks = samples(session)
+    best: tuple[float, tuple[Graph, dict[str, Axes]]] | None = None
+    first: LoadError | None = None
+    for attempt in _attempts(session.model, checks[0][1]):
+        try:
+            excess, made = _try(attempt, session, checks)
+        except NoSuchOpError as error:
+            first = first or error
+            break
+        except ConverterError as error:
+            first = first or LoadError(str(error))
+            continue
+        if best is None or excess < best[0]:
+            best = (excess, made)
+        if excess <= 1:
+            break
+    if best is None:
+        raise first or LoadError("onnx2tf has no way to convert the model")
+    return best[1]
+
+
+def _attempts(model: onnx.ModelProto, outputs: Arrays) -> Iterator[_Attempt]:
+    """onnx2tf's known remedies, the likeliest first."""
+    model = with_output_shapes(model, {name: value.shape for name, value in outputs.items()})
+    unknown = {(node.domain, node.op_type) for node in model.graph.node if not knows(node.op_type)}
+    whole = inferred(expanded(model, unknown) if unknown else model)
+    plain = simplified(of_opset(whole, MODERN_OPSET))
+    wide = tuple(value.name for value in whole.graph.input if 3 <= len(value.type.tensor_type.shape.dim) <= 5)
+    forms = [form for form in (plain, whole) if form is not None]
+    for direct in (True, False) if can_write_directly() else (False,):
+        for form in forms:
+            for keep in dict.fromkeys((tuple(kept_as_they_are(form)), wide, ())):
+                yield _Attempt(form, keep, True, direct)
+    yield _Attempt(forms[0], tuple(kept_as_they_are(forms[0])), False, False)
+
+
+def _try(
+    attempt: _Attempt, session: Session, checks: list[tuple[Arrays, Arrays]]
+) -> tuple[float, tuple[Graph, dict[str, Axes]]]:
+    trivial = find_trivial(attempt.model)
+    wanted = checks[0][1]
+    results: dict[str, Result] = {**trivial.passed, **{name: wanted[name] for name in trivial.constant}}
+    computed = [Port(name, value.dtype, value.shape) for name, value in wanted.items() if name not in results]
+    if not computed:
+        return 0.0, publish(None, session.inputs, {name: results[name] for name in wanted})
+    model = without_outputs(attempt.model, results)
+    names = [value.name for value in model.graph.input]
+    inputs = [port for name in names for port in session.inputs if port.name == name]
+    graph, found = _matched(attempt, model, inputs, computed, checks)
+    results |= {one.port.name: one for one in found.outputs}
+    used = {one.port.name: one for one in found.inputs}
+    ordered = [used.get(port.name, port) for port in session.inputs]
+    return found.excess, publish(graph, ordered, {name: results[name] for name in wanted})
+
+
+def _matched(
+    attempt: _Attempt,
+    model: onnx.ModelProto,
+    inputs: list[Port],
+    outputs: list[Port],
+    checks: list[tuple[Arrays, Arrays]],
+) -> tuple[Graph, Match]:
+    plain, nodes = with_plain_names(model)
+    known_as = dict(zip((value.name for value in model.graph.input), (v.name for v in plain.graph.input), strict=True))
+    keep = [known_as[name] for name in attempt.keep if name in known_as]
+    content = to_tflite(plain, nodes, keep, strict=attempt.strict, direct=attempt.direct)
+    graph = read_graph(content)
+    require_float32(graph)
+    if any(tensor.is_dynamic for tensor in graph.tensors):
+        graph = with_fixed_sizes(graph, {tensor.index: tensor.shape for tensor in graph.inputs})
+    return graph, match(graph, inputs, outputs, checks)

@@ -1,0 +1,191 @@
+"""An ONNX model as onnxruntime, and then onnx2tf, can take it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import onnx
+import onnx.inliner
+import onnx.version_converter
+import onnxsim
+
+from edgekd_converters.errors import ConverterError, LoadError
+from edgekd_converters.load.onnx_edit import as_float32, copied, drop_initialised_inputs, with_shapes
+from edgekd_converters.load.onnx_file import graphs
+from edgekd_converters.load.onnx_ports import excess
+from edgekd_converters.load.onnx_session import Array, Arrays, Port, Session
+from edgekd_converters.quiet import quiet
+
+_IR = range(4, 11)
+"""Older ones list constants as inputs; newer ones some tools refuse, though they differ in types alone."""
+MODERN_OPSET = 13
+"""Converters read the attributes and defaults of older ones wrongly here and there."""
+_OLDEST_OPSET = 7  # of onnxruntime
+_CHANNELS_FIRST = {
+    *("Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool", "GlobalMaxPool", "GlobalAveragePool"),
+    *("GlobalLpPool", "BatchNormalization", "InstanceNormalization", "GroupNormalization", "LRN", "DepthToSpace"),
+    *("SpaceToDepth", "Resize", "Upsample", "GridSample", "RoiAlign", "MaxRoiPool", "DeformConv", "QLinearConv"),
+    *("ConvInteger", "FusedConv", "MaxUnpool", "Col2Im", "PRelu"),
+}
+_TURNING = {
+    *("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Gather", "GatherND", "MatMul", "Gemm", "Einsum"),
+    *("Shape", "Size", "LSTM", "GRU", "RNN", "LayerNormalization", "Softmax", "ReduceMean", "ReduceSum", "ReduceMax"),
+}
+
+
+def normalised(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
+    """The same function in float32 and a version that the tools know, and what had to be said of it."""
+    model, notes = copied(model), []
+    drop_initialised_inputs(model)
+    if floats := as_float32(model):
+        notes.append(f"the model is {' and '.join(sorted(floats))}; it is computed in float32")
+    for value in model.graph.output:
+        if not value.type.HasField("tensor_type") and value.type.WhichOneof("value"):
+            raise LoadError(f"output {value.name!r} is not a tensor; export the model with plain tensors as outputs")
+    model.ir_version = min(max(model.ir_version, _IR[0]), _IR[-1])
+    opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
+    opset, newest = opsets.get("ai.onnx", 1), onnx.defs.onnx_opset_version()
+    if opset > newest:
+        raise LoadError(f"the model has opset {opset}; at most {newest} is known here, so export it with opset 17")
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    return model, notes
+
+
+def of_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """The model in an opset at least as new, where ONNX knows how; otherwise as it is."""
+    if all(entry.version >= opset for entry in model.opset_import if entry.domain in ("", "ai.onnx")):
+        return model
+    try:
+        return onnx.version_converter.convert_version(model, opset)
+    except Exception:  # it has no rule for every op
+        return model
+
+
+def open_session(model: onnx.ModelProto, inputs: Sequence[Port]) -> Session:
+    """The model for these inputs; a fixed batch becomes 1 where the rows are computed apart from each other."""
+    session = _working_session(model, inputs)
+    batches = {port.shape[0] if len(port.shape) > 1 else 0 for port in inputs}
+    if len(batches) > 1 or min(batches) < 2:
+        return session
+    rows = batches.pop()
+    ports = [Port(port.name, port.dtype, (1, *port.shape[1:])) for port in inputs]
+    given, wanted = samples(session, 1)[0]
+    try:
+        single = Session(with_shapes(model, {port.name: port.shape for port in ports}), ports)
+        made = [single.once({name: array[i : i + 1] for name, array in given.items()}) for i in range(rows)]
+    except ConverterError:
+        return session
+    for name, value in wanted.items():
+        parts = [np.asarray(one[name]) for one in made]
+        if any(part.shape != (1, *value.shape[1:]) for part in parts) or excess(value, np.concatenate(parts)) > 1:
+            return session
+    return single
+
+
+def _working_session(model: onnx.ModelProto, inputs: Sequence[Port]) -> Session:
+    """As it is, or in an opset that onnxruntime is made for."""
+    shapes = {port.name: port.shape for port in inputs}
+    newer = of_opset(model, _OLDEST_OPSET)
+    if newer is not model:
+        try:
+            session = Session(with_shapes(newer, shapes), inputs)
+            samples(session, 1)
+        except ConverterError:
+            pass
+        else:
+            return session
+    return Session(with_shapes(model, shapes), inputs)
+
+
+def samples(session: Session, count: int = 2) -> list[tuple[Arrays, Arrays]]:
+    """Random inputs and the source's outputs, in its own shapes. Raises ``LoadError`` for outputs of no fixed size."""
+    random = np.random.default_rng(0)
+    made: list[tuple[Arrays, Arrays]] = []
+    for number in range(count):
+        given = {port.name: _random(port, random, positive=number % 2 == 1) for port in session.inputs}
+        outputs = session.once(given)
+        for name, value in outputs.items():
+            if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
+                raise LoadError(f"output {name!r} is not a tensor of numbers; export the model without that step")
+            if not value.size or (made and made[0][1][name].shape != value.shape):
+                raise LoadError(f"output {name!r} has a size that depends on the values; cut the model before it")
+        made.append((given, outputs))
+    return made
+
+
+def _random(port: Port, random: np.random.Generator, *, positive: bool) -> Array:
+    if port.dtype.kind != "f":
+        return random.integers(0, 2, port.shape).astype(port.dtype)  # every table has a row 0 and a row 1
+    if positive:
+        return np.asarray(random.uniform(0, 2, port.shape), port.dtype)
+    return np.asarray(random.standard_normal(port.shape), port.dtype)
+
+
+def simplified(model: onnx.ModelProto) -> onnx.ModelProto | None:
+    """What depends on sizes alone is computed, and nodes of no effect leave; None where onnxsim fails."""
+    try:
+        with quiet():
+            made, _ = onnxsim.simplify(model)
+    except Exception:  # it raises whatever its passes and onnxruntime do
+        return None
+    return cast(onnx.ModelProto, made)
+
+
+def inferred(model: onnx.ModelProto) -> onnx.ModelProto:
+    """With the sizes of inner results, as far as ONNX can tell them."""
+    try:
+        return onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except Exception:
+        return model
+
+
+@dataclass(frozen=True)
+class Trivial:
+    """Outputs that no converter is needed for. ``passed``: output → the input that it is."""
+
+    constant: frozenset[str]
+    passed: dict[str, str]
+
+
+def find_trivial(model: onnx.ModelProto) -> Trivial:
+    inputs = {value.name for value in model.graph.input}
+    fed, same = set(inputs), {name: name for name in inputs}
+    for node in model.graph.node:
+        if fed & {*node.input, *_captured(node)}:
+            fed |= set(node.output)
+        if node.op_type == "Identity" and node.input[0] in same:
+            same[node.output[0]] = same[node.input[0]]
+    names = [value.name for value in model.graph.output]
+    return Trivial(frozenset(set(names) - fed), {name: same[name] for name in names if name in same})
+
+
+def _captured(node: onnx.NodeProto) -> Iterable[str]:
+    """What the graphs inside a node take from outside."""
+    inner = onnx.ModelProto()
+    inner.graph.node.add().CopyFrom(node)
+    return (name for graph in graphs(inner) for one in graph.node for name in one.input) if node.attribute else ()
+
+
+def kept_as_they_are(model: onnx.ModelProto) -> list[str]:
+    """Inputs of three to five axes whose second one is not the channels: nothing on their way treats it so."""
+    return [
+        value.name
+        for value in model.graph.input
+        if 3 <= len(value.type.tensor_type.shape.dim) <= 5 and not _meets_channels_first(model, value.name)
+    ]
+
+
+def _meets_channels_first(model: onnx.ModelProto, name: str) -> bool:
+    reached = {name}
+    for node in model.graph.node:
+        if not reached & set(node.input):
+            continue
+        if node.op_type in _CHANNELS_FIRST:
+            return True
+        if node.op_type not in _TURNING:
+            reached |= set(node.output)
+    return False
