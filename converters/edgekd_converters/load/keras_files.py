@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from edgekd_converters.errors import LoadError
+from edgekd_converters.errors import LoadError, SourceNotFoundError
 
 _SLACK_BYTES = 64 << 20
 _GROWTH = 20  # weights compress to half; a bomb is a thousand times what it says
@@ -33,6 +33,10 @@ class Archive:
 
 def read_archive(path: Path) -> Archive:
     """Look into a ``.keras`` archive. Raises ``LoadError`` for a damaged one and for one that unpacks to too much."""
+    if not path.is_file():
+        raise SourceNotFoundError(f"{path}: no such file")
+    if not zipfile.is_zipfile(path):
+        raise LoadError(f"{path}: not a .keras archive; save the model with model.save('NAME.keras')")
     try:
         with zipfile.ZipFile(path) as archive:
             _check_members(path, archive.infolist())

@@ -24,7 +24,7 @@ def settle(declared: Declared, given: Mapping[str, tuple[int, ...]]) -> dict[str
 def _settle_one(name: str, sizes: Sequence[int | None] | None, given: tuple[int, ...] | None) -> tuple[int, ...]:
     if sizes is None and given is None:
         raise LoadError(f"input {name!r} has no known number of axes; say --shape {name}=1,… with all its sizes")
-    known = [None] * len(given or ()) if sizes is None else [None if (n or -1) < 0 else n for n in sizes]
+    known: list[int | None] = list(sizes) if sizes is not None else [None] * len(given or ())
     if not known:
         raise LoadError(f"input {name!r} is a single number; every input needs a batch axis, so make it a constant")
     if known[0] not in (None, 1):
