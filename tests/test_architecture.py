@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "edgekd_targets": {"edgekd_targets"},
     "edgekd_runtime": {"edgekd_runtime"},
 }
-RUNTIME_MAY_IMPORT = {"numpy", "click", "starlette", "uvicorn", "ai_edge_litert", "tflite_runtime"}
+RUNTIME_MAY_IMPORT = {"numpy", "click", "starlette", "uvicorn", "ai_edge_litert", "tflite_runtime", "PIL"}
 PYPROJECT = dict.fromkeys(ROOMS, ROOT / "pyproject.toml") | {"edgekd_runtime": ROOT / "runtime/pyproject.toml"}
 
 
@@ -117,7 +117,7 @@ def test_the_tool_depends_on_the_runtime() -> None:
 
 @pytest.mark.parametrize("module", ["cli", "server", "serving", "engine", "bundle", "preprocess"])
 def test_no_module_of_the_runtime_loads_the_developers_tools(module: str) -> None:
-    heavy = ("tensorflow", "keras", "tf_keras", "edgekd", "edgekd_converters", "edgekd_targets", "ai_edge_quantizer")
+    heavy = ("PIL", "tensorflow", "keras", "tf_keras", "edgekd", "edgekd_converters", "edgekd_targets", "ai_edge_quantizer")
     assert loaded_after(f"import edgekd_runtime.{module}", *heavy) == ""
 
 

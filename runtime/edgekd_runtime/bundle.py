@@ -2,14 +2,16 @@
 
 Members: ``manifest.json`` (what the rest is, with the SHA-256 of each), ``model.tflite``, and where they apply
 ``preprocess.json``, ``labels.txt``, ``answers.json`` and ``golden.bin``: inputs with the outputs that this very model
-gave when it was packed, little-endian arrays in the order that the manifest lists. The model is stored, not deflated,
-so that it can be mapped into memory.
+gave when it was packed, little-endian arrays in the order that the manifest lists; ``golden_raw.bin``: some of the
+files that these inputs were made of, one after the other. The model is stored, not deflated, so that it can be mapped
+into memory.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import math
 import re
@@ -24,14 +26,14 @@ import numpy.typing as npt
 
 from edgekd_runtime import atomic
 from edgekd_runtime.errors import BundleError
-from edgekd_runtime.preprocess import TextNgram
+from edgekd_runtime.preprocess import Preprocess
 from edgekd_runtime.preprocess import load as load_preprocess
 
 FORMAT_VERSION = 1
 MAX_BYTES = 1 << 30
 Scores = Literal["logits", "probabilities"]
 _MANIFEST = "manifest.json"
-_MEMBERS = ("model.tflite", "preprocess.json", "labels.txt", "answers.json", "golden.bin")
+_MEMBERS = ("model.tflite", "preprocess.json", "labels.txt", "answers.json", "golden.bin", "golden_raw.bin")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _DTYPES = ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # fixed, so that the same content gives the same bytes
@@ -39,12 +41,17 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # fixed, so that the same content gives the same
 
 @dataclass(frozen=True)
 class Golden:
-    """Recorded answers. ``inputs``, ``outputs``: public tensor name → ``(n, …)`` in the stored dtype, batch first."""
+    """Recorded answers. ``inputs``, ``outputs``: public tensor name → ``(n, …)`` in the stored dtype, batch first.
+
+    ``texts[i]`` or ``raw[i]``, the bytes of a file, is what sample i was made of, where that was packed too: of files
+    only some are, and the others' bytes are empty.
+    """
 
     inputs: dict[str, npt.NDArray[Any]]
     outputs: dict[str, npt.NDArray[Any]]
     backend: str
     texts: tuple[str, ...] = ()
+    raw: tuple[bytes, ...] = ()
 
     def __len__(self) -> int:
         return len(next(iter(self.outputs.values()), ()))
@@ -68,7 +75,7 @@ class Bundle:
     version: str = "1"
     scores: Scores = "logits"
     labels: tuple[str, ...] = ()
-    preprocess: TextNgram | None = None
+    preprocess: Preprocess | None = None
     threshold: float | None = None
     answers: dict[str, dict[str, str]] = field(default_factory=dict)
     golden: Golden | None = None
@@ -118,6 +125,8 @@ class Bundle:
             members["answers.json"] = _json_bytes(self.answers)
         if self.golden:
             members["golden.bin"] = b"".join(array.tobytes() for _, _, array in _golden_arrays(self.golden))
+            if self.golden.raw:
+                members["golden_raw.bin"] = b"".join(self.golden.raw)
         return members
 
 
@@ -162,7 +171,7 @@ def _from_members(manifest: Mapping[str, Any], members: Mapping[str, bytes]) -> 
         preprocess=load_preprocess(json.loads(members["preprocess.json"])) if "preprocess.json" in members else None,
         threshold=threshold,
         answers=_answers(json.loads(members.get("answers.json", b"{}"))),
-        golden=_read_golden(manifest["golden"], members["golden.bin"]) if manifest["golden"] else None,
+        golden=_read_golden(manifest["golden"], members) if manifest["golden"] else None,
         created_by=str(manifest["created_by"]),
     )
 
@@ -218,10 +227,12 @@ def _describe_golden(golden: Golden) -> dict[str, Any]:
         {"role": role, "name": name, "dtype": array.dtype.name, "shape": list(array.shape)}
         for role, name, array in _golden_arrays(golden)
     ]
-    return {"backend": golden.backend, "texts": list(golden.texts), "arrays": arrays}
+    described = {"backend": golden.backend, "texts": list(golden.texts), "arrays": arrays}
+    return {**described, "raw_bytes": [len(raw) for raw in golden.raw]} if golden.raw else described
 
 
-def _read_golden(described: Mapping[str, Any], data: bytes) -> Golden:
+def _read_golden(described: Mapping[str, Any], members: Mapping[str, bytes]) -> Golden:
+    data = members["golden.bin"]
     roles: dict[str, dict[str, npt.NDArray[Any]]] = {"input": {}, "output": {}}
     offset = 0
     for entry in described["arrays"]:
@@ -238,7 +249,15 @@ def _read_golden(described: Mapping[str, Any], data: bytes) -> Golden:
     if offset != len(data):
         raise BundleError("golden.bin is longer than the manifest says")
     texts = tuple(str(text) for text in described["texts"])
-    return Golden(roles["input"], roles["output"], str(described["backend"]), texts)
+    raw = _read_raw(described.get("raw_bytes", []), members.get("golden_raw.bin", b""))
+    return Golden(roles["input"], roles["output"], str(described["backend"]), texts, raw)
+
+
+def _read_raw(lengths: list[Any], data: bytes) -> tuple[bytes, ...]:
+    if not all(type(length) is int and length >= 0 for length in lengths) or sum(lengths) != len(data):
+        raise BundleError("golden_raw.bin is not as long as the manifest says")
+    ends = list(itertools.accumulate(lengths))
+    return tuple(data[end - length : end] for length, end in zip(lengths, ends, strict=True))
 
 
 def _json_bytes(value: object) -> bytes:

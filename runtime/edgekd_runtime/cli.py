@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from edgekd_runtime import __version__, bundle
+from edgekd_runtime import __version__, bundle, files, timing
 from edgekd_runtime.backend import BACKENDS
-from edgekd_runtime.engine import Engine
+from edgekd_runtime.engine import Arrays, Engine
 from edgekd_runtime.errors import InputError, RuntimeFault
 from edgekd_runtime.poll import DEFAULT_WINDOW_US
 
+_MAX_BODY, _MAX_FILE_BODY = 1 << 20, 16 << 20
 _Command = TypeVar("_Command", bound=Callable[..., None])
 
 
@@ -36,6 +36,7 @@ def _reports_faults(command: _Command) -> _Command:
 
 
 _bundle = click.argument("bundle_path", metavar="BUNDLE", type=click.Path(path_type=Path))
+_input = click.argument("file", metavar="[FILE]", type=click.Path(path_type=Path), required=False)
 _threads = click.option(
     "--threads", type=click.IntRange(1, 64), help="XNNPACK threads. [default: the cores, at most 4]"
 )
@@ -68,10 +69,8 @@ def _open(path: Path, threads: int | None, backend: str) -> Engine:
 @click.option(
     "--max-body",
     type=click.IntRange(1),
-    default=1 << 20,
-    show_default=True,
     metavar="BYTES",
-    help="Largest request body.",
+    help="Largest request body. [default: 1 MiB; 16 MiB where files are sent]",
 )
 @click.option(
     "--busy-poll",
@@ -90,7 +89,7 @@ def serve(
     port: int,
     uds: Path | None,
     allow_remote: bool,
-    max_body: int,
+    max_body: int | None,
     busy_poll: int,
     threads: int | None,
     backend: str,
@@ -109,7 +108,8 @@ def serve(
         sockets.append(serving.listen_unix(uds))
         where.append(f"unix:{uds}")
     ready = f"serving {_one_line(engine)} on {' and '.join(where)}"
-    limits = {"max_body_bytes": max_body, "busy_poll_us": busy_poll}
+    body_bytes = max_body or (_MAX_FILE_BODY if engine.takes in ("image", "audio") else _MAX_BODY)
+    limits = {"max_body_bytes": body_bytes, "busy_poll_us": busy_poll}
     serving.serve({engine.bundle.name: engine}, sockets, lambda: click.echo(ready), **limits)
 
 
@@ -121,23 +121,61 @@ def _one_line(engine: Engine) -> str:
 
 @main.command()
 @_bundle
-@click.option("--text", required=True, help="What the customer wrote.")
+@_input
+@click.option("--text", help="What the customer wrote, for a bundle of texts.")
 @click.option("--top-k", type=click.IntRange(1), default=3, show_default=True, help="How many labels to print.")
 @_json
 @_threads
 @_backend
 @_reports_faults
-def infer(bundle_path: Path, text: str, top_k: int, as_json: bool, threads: int | None, backend: str) -> None:
-    """Classify one text with BUNDLE, without a server."""
-    from edgekd_runtime.wire import ClassifyWriter
-
-    result = json.loads(f"{{{ClassifyWriter(_open(bundle_path, threads, backend)).result(text, top_k)}}}")
+def infer(
+    bundle_path: Path, file: Path | None, text: str | None, top_k: int, as_json: bool, threads: int | None, backend: str
+) -> None:
+    """Run BUNDLE on a text, a picture, a sound, or the tensors in an .npz or .npy FILE, without a server."""
+    if (file is None) == (text is None):
+        raise click.UsageError("give either a FILE or --text")
+    engine = _open(bundle_path, threads, backend)
+    if file is not None and file.suffix.lower() in files.TENSOR_SUFFIXES:
+        outputs = engine.infer(files.read_tensors(file, engine.inputs))
+    else:
+        outputs = engine.outputs_of(engine.preprocess(_raw(engine, file, text)))
+    rows = len(outputs[engine.outputs[0].name])
+    results = [_result(engine, {name: array[i] for name, array in outputs.items()}, top_k) for i in range(rows)]
     if as_json:
-        click.echo(json.dumps(result, ensure_ascii=False))
+        click.echo(json.dumps(results[0] if len(results) == 1 else {"results": results}, ensure_ascii=False))
         return
-    for entry in result["labels"]:
+    for number, result in enumerate(results):
+        if len(results) > 1:
+            click.echo(f"# {number}")
+        _show(result)
+
+
+def _raw(engine: Engine, file: Path | None, text: str | None) -> str | bytes:
+    """What the bundle is to preprocess. Raises ``InputError`` where it takes another kind of thing."""
+    if text is not None and engine.takes in (None, "text"):
+        return text
+    if file is not None and engine.takes in ("image", "audio"):
+        return files.read_bytes(file)
+    wanted = {None: "an .npz or .npy FILE", "text": "--text"}.get(engine.takes, f"a FILE of {engine.takes}")
+    raise InputError(f"model {engine.bundle.name!r} takes {wanted}")
+
+
+def _result(engine: Engine, outputs: Arrays, top_k: int) -> dict[str, Any]:
+    """One row's outputs; with labels, as ``:classify`` answers."""
+    if not engine.bundle.labels:
+        return {"outputs": {name: array.tolist() for name, array in outputs.items()}}
+    ranked = engine.rank(outputs[engine.outputs[0].name], top_k)
+    labels = [{"label": label, "score": score} for label, score in ranked.top]
+    result = {"label": ranked.label, "score": ranked.score, "in_scope": ranked.in_scope, "labels": labels}
+    return {**result, "answers": dict(ranked.answers)} if engine.bundle.answers else result
+
+
+def _show(result: dict[str, Any]) -> None:
+    for name, values in result.get("outputs", {}).items():
+        click.echo(f"{name}: {json.dumps(values)}")
+    for entry in result.get("labels", ()):
         click.echo(f"{entry['score']:7.4f}  {entry['label']}")
-    if not result["in_scope"]:
+    if not result.get("in_scope", True):
         click.echo("out of scope: the best score is below the bundle's threshold")
     for language, answer in result.get("answers", {}).items():
         click.echo(f"[{language}] {answer}")
@@ -169,7 +207,8 @@ def info(bundle_path: Path, as_json: bool) -> None:
 
 @main.command()
 @_bundle
-@click.option("--text", help="The text to run. [default: the bundle's golden texts in turn]")
+@_input
+@click.option("--text", help="The text to run. [default, as of FILE: the bundle's golden samples in turn]")
 @click.option(
     "--runs",
     type=click.IntRange(10),
@@ -181,19 +220,14 @@ def info(bundle_path: Path, as_json: bool) -> None:
 @_threads
 @_backend
 @_reports_faults
-def bench(bundle_path: Path, text: str | None, runs: int, as_json: bool, threads: int | None, backend: str) -> None:
-    """Time BUNDLE here: preprocessing, the bare invoke, and the whole answer, in microseconds."""
+def bench(
+    bundle_path: Path, file: Path | None, text: str | None, runs: int, as_json: bool, threads: int | None, backend: str
+) -> None:
+    """Time BUNDLE here, in microseconds: preprocessing, the bare invoke, and the whole answer."""
+    if file is not None and text is not None:
+        raise click.UsageError("give either a FILE or --text")
     engine = _open(bundle_path, threads, backend)
-    golden = engine.bundle.golden
-    texts = (text,) if text is not None else golden.texts if golden else ()
-    if not texts:
-        raise InputError("the bundle has no golden texts to run; give one with --text")
-    rows = [engine.preprocess(one) for one in texts]
-    timed = {
-        "preprocess": _time(lambda i: engine.preprocess(texts[i % len(texts)]), runs),
-        "invoke": _time(lambda i: engine.invoke(rows[i % len(rows)]), runs),
-        "classify": _time(lambda i: engine.classify(texts[i % len(texts)]), runs),
-    }
+    timed = timing.time_stages(_stages(engine, file, text), runs)
     if as_json:
         click.echo(json.dumps({"model": _one_line(engine), "runs": runs, "unit": "us", **timed}))
         return
@@ -202,20 +236,16 @@ def bench(bundle_path: Path, text: str | None, runs: int, as_json: bool, threads
         click.echo(f"{stage:12}" + "".join(f"{figures[p]:9.1f}" for p in ("p50", "p90", "p99")))
 
 
-def _time(call: Callable[[int], object], runs: int) -> dict[str, float]:
-    """Percentiles in microseconds."""
-    for i in range(runs // 10):
-        call(i)
-    taken = []
-    for i in range(runs):
-        start = time.perf_counter_ns()
-        call(i)
-        taken.append(time.perf_counter_ns() - start)
-    return {f"p{p}": _percentile(sorted(taken), p) / 1000 for p in (50, 90, 99)}
-
-
-def _percentile(ordered: Sequence[int], percent: int) -> int:
-    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
+def _stages(engine: Engine, file: Path | None, text: str | None) -> dict[str, timing.Call]:
+    golden = engine.bundle.golden
+    if file is not None and file.suffix.lower() in files.TENSOR_SUFFIXES:
+        return timing.tensor_stages(engine, files.read_tensors(file, engine.inputs))
+    if file is not None or text is not None:
+        return timing.raw_stages(engine, [_raw(engine, file, text)])
+    if golden is None:
+        raise InputError("the bundle has no golden samples to run; give a FILE, or --text to a bundle of texts")
+    raw = golden.texts or [one for one in golden.raw if one]
+    return timing.raw_stages(engine, raw) if raw else timing.tensor_stages(engine, golden.inputs)
 
 
 if __name__ == "__main__":

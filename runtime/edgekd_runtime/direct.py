@@ -35,7 +35,7 @@ def direct_protocol(posts: Mapping[str, Post], max_body_bytes: int, poll: BusyPo
             self._answer: Post | None = None
             self._content_type = ""
             self._length = -1
-            self._body = b""
+            self._body: bytes | bytearray = b""
             self._between = True  # two messages, so that the next byte begins a head
 
         def data_received(self, data: bytes) -> None:
@@ -75,16 +75,25 @@ def direct_protocol(posts: Mapping[str, Post], max_body_bytes: int, poll: BusyPo
             if self._answer is None:
                 super().on_body(body)
             elif len(self._body) + len(body) <= max_body_bytes:
-                self._body += body
+                self._gather(body)
             elif not self.transport.is_closing():
                 self._write(*fault_reply(too_large(max_body_bytes)), keep_alive=False)
+
+        def _gather(self, body: bytes) -> None:
+            """Most bodies come in one piece; a file's many must not be copied again with every piece."""
+            if not self._body:
+                self._body = body
+                return
+            if isinstance(self._body, bytes):
+                self._body = bytearray(self._body)
+            self._body += body
 
         def on_message_complete(self) -> None:
             self._between = True
             if self._answer is None:
                 super().on_message_complete()
             elif not self.transport.is_closing():
-                status, content = self._answer(self._body, self._content_type)
+                status, content = self._answer(bytes(self._body), self._content_type)
                 keep_alive = self.parser.should_keep_alive()
                 self._length = len(self._body) if keep_alive else -1
                 self._write(status, content, keep_alive=keep_alive)

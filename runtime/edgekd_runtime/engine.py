@@ -1,9 +1,9 @@
-"""One loaded model: text or tensors in, tensors or labels out. Knows nothing of transports."""
+"""One loaded model: raw input or tensors in, tensors or labels out. Knows nothing of transports."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import exp, isfinite
 from typing import Any, NamedTuple
 
@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from edgekd_runtime.backend import Backend, TensorSpec, open_model
 from edgekd_runtime.bundle import Bundle, Golden
-from edgekd_runtime.errors import BundleError, GoldenError, InputError
+from edgekd_runtime.errors import BundleError, GoldenError, InputError, MissingExtraError
+from edgekd_runtime.preprocess import TextNgram, fits
 
 MAX_BATCH = 64
 
@@ -21,6 +22,8 @@ MAX_BATCH = 64
 _GOLDEN_STEPS_SAME = 1
 _GOLDEN_STEPS_OTHER = 3
 _GOLDEN_RTOL = 1e-3
+# Of inputs made anew from files: decoders of other versions may be off by a level here and there.
+_GOLDEN_MEAN_STEPS = 1.0
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -55,12 +58,19 @@ class Engine:
         )
         self._lock = threading.Lock()
         self._check_shapes()
+        self._prepare = self._preparation()
         if bundle.golden is not None:
             self._check_golden(bundle.golden)
 
     @property
+    def takes(self) -> str | None:
+        """The kind of raw input that the model has a preprocessing for: text, image, audio, or none."""
+        preprocess = self.bundle.preprocess
+        return preprocess.media if preprocess else None
+
+    @property
     def takes_text(self) -> bool:
-        return self.bundle.preprocess is not None
+        return self.takes == "text"
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -70,11 +80,11 @@ class Engine:
     def outputs(self) -> tuple[TensorSpec, ...]:
         return self.backend.outputs
 
-    def preprocess(self, text: object) -> list[npt.NDArray[Any]]:
-        """A raw text → the model's input, with the batch axis. Raises ``InputError``."""
-        if self.bundle.preprocess is None:
+    def preprocess(self, raw: object) -> list[npt.NDArray[Any]]:
+        """A raw text, or a file's bytes → the model's input as stored, with the batch axis. Raises ``InputError``."""
+        if self._prepare is None:
             raise InputError(f"model {self.bundle.name!r} does not take raw text; send its input tensors instead")
-        return [self.bundle.preprocess(text)[None]]
+        return [self._prepare(raw)[None]]
 
     def invoke(self, arrays: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """Run the interpreter on stored values, batch 1."""
@@ -87,23 +97,30 @@ class Engine:
         ``float32`` is quantised where the model wants integers; outputs come back as ``float32``, dequantised.
         Raises ``InputError`` naming the tensor that does not fit.
         """
+        return self.outputs_of(self.store(inputs))
+
+    def store(self, inputs: Arrays) -> list[npt.NDArray[Any]]:
+        """Named tensors → the model's inputs in order, as they are stored. Raises ``InputError`` as ``infer`` does."""
         columns = [self._fit(spec, inputs) for spec in self.inputs]
         if extra := set(inputs) - {spec.name for spec in self.inputs}:
             wanted = ", ".join(spec.name for spec in self.inputs)
             raise InputError(f"there is no input {sorted(extra)[0]!r}; the model's inputs are: {wanted}")
-        batch = len(columns[0])
-        if any(len(column) != batch for column in columns):
+        if any(len(column) != len(columns[0]) for column in columns):
             raise InputError("the inputs have different batch sizes")
-        rows = [self.invoke([column[i : i + 1] for column in columns]) for i in range(batch)]
+        return columns
+
+    def outputs_of(self, columns: list[npt.NDArray[Any]]) -> Arrays:
+        """Stored inputs in order, any number of rows → all outputs by name, dequantised. Raises ``InputError``."""
+        rows = [self.invoke([column[i : i + 1] for column in columns]) for i in range(len(columns[0]))]
         stacked = [np.concatenate([row[k] for row in rows]) for k in range(len(self.outputs))]
         answer = {spec.name: spec.dequantize(array) for spec, array in zip(self.outputs, stacked, strict=True)}
         if strange := [name for name, array in answer.items() if not np.isfinite(array).all()]:
             raise InputError(f"the model's output {strange[0]!r} holds NaN or infinity for this input")
         return answer
 
-    def classify(self, text: object, top_k: int = 3) -> Classification:
-        """A raw text → its best ``top_k`` labels. Raises ``InputError``."""
-        stored = self.invoke(self.preprocess(text))[0]
+    def classify(self, raw: object, top_k: int = 3) -> Classification:
+        """A raw text, or the bytes of a file → its best ``top_k`` labels. Raises ``InputError``."""
+        stored = self.invoke(self.preprocess(raw))[0]
         spec = self.outputs[0]
         return self._rank(stored[0].tolist(), spec.scale or 1.0, spec.zero_point, top_k)
 
@@ -142,7 +159,7 @@ class Engine:
         if array.dtype == spec.dtype:
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise InputError(f"input {spec.name!r} holds NaN or infinity")
-            if self.bundle.preprocess is not None:
+            if isinstance(self.bundle.preprocess, TextNgram):
                 self.bundle.preprocess.check(array)
             return array
         if array.dtype == np.float32 and spec.scale:
@@ -159,10 +176,19 @@ class Engine:
                     f"tensor {spec.name!r} has shape {list(spec.shape)}; the first axis must be a batch of 1"
                 )
         preprocess, labels = self.bundle.preprocess, self.bundle.labels
-        if preprocess and (len(self.inputs) != 1 or self.inputs[0].shape != (1, preprocess.length)):
-            raise BundleError(f"preprocess.json makes (1, {preprocess.length}), which is not what the model takes")
+        if preprocess and (len(self.inputs) != 1 or not fits(preprocess, self.inputs[0].shape)):
+            raise BundleError(f"preprocess.json makes {(1, *preprocess.shape)}, which is not what the model takes")
         if labels and self.outputs[0].shape != (1, len(labels)):
             raise BundleError(f"labels.txt has {len(labels)} labels, the model's output is {self.outputs[0].shape}")
+
+    def _preparation(self) -> Callable[[object], npt.NDArray[Any]] | None:
+        """Raw input → the one input tensor as stored, without the batch axis."""
+        preprocess = self.bundle.preprocess
+        if preprocess is None or isinstance(preprocess, TextNgram):
+            return preprocess
+        spec = self.inputs[0]
+        prepared = preprocess.prepared(spec.quantize)
+        return lambda raw: prepared(raw).reshape(spec.shape[1:])
 
     def _check_golden(self, golden: Golden) -> None:
         where = f"bundle {self.bundle.name!r} on {self.backend.name} {self.backend.version}"
@@ -173,13 +199,15 @@ class Engine:
         for spec, array in arrays:
             if array is None or array.shape != (len(golden), *spec.shape[1:]) or array.dtype != spec.dtype:
                 raise BundleError(f"{where}: golden.bin does not fit the model's tensor {spec.name!r}")
-        if self.bundle.preprocess and golden.texts:
+        if isinstance(self.bundle.preprocess, TextNgram) and golden.texts:
             try:
                 made = np.stack([self.bundle.preprocess(text) for text in golden.texts])
             except InputError as error:
                 raise GoldenError(f"{where}: a golden text is refused: {error}") from error
             if not np.array_equal(made, golden.inputs[self.inputs[0].name]):
                 raise GoldenError(f"{where}: preprocessing gives other ids than when it was packed; convert it again")
+        elif self.bundle.preprocess and golden.raw:
+            self._check_golden_files(golden, where)
         same = golden.backend == self.backend.name
         steps = _GOLDEN_STEPS_SAME if same else _GOLDEN_STEPS_OTHER
         for i in range(len(golden)):
@@ -190,6 +218,30 @@ class Engine:
                         f"{where}: golden sample {i} gives another {spec.name!r} than when it was packed "
                         f"(recorded on {golden.backend}); this interpreter computes wrongly or the model was altered"
                     )
+
+    def _check_golden_files(self, golden: Golden, where: str) -> None:
+        """Files that are packed with the samples made of them must give these again, as far as decoders agree."""
+        spec = self.inputs[0]
+        if len(golden.raw) != len(golden):
+            raise BundleError(f"{where}: golden_raw.bin does not fit golden.bin")
+        for i, raw in enumerate(golden.raw):
+            try:
+                steps = _mean_steps(spec, self.preprocess(raw)[0][0], golden.inputs[spec.name][i]) if raw else 0
+            except MissingExtraError:
+                return  # tensors can be served all the same; a file that is sent will be told what is missing
+            except InputError as error:
+                raise GoldenError(f"{where}: golden file {i} is refused: {error}") from error
+            if steps > _GOLDEN_MEAN_STEPS:
+                raise GoldenError(
+                    f"{where}: preprocessing makes another input of golden file {i} than when it was packed"
+                )
+
+
+def _mean_steps(spec: TensorSpec, made: npt.NDArray[Any], recorded: npt.NDArray[Any]) -> float:
+    """Mean distance in steps of the stored integers; of floats, in 255ths of their range."""
+    distance = np.abs(made.astype(np.float64) - recorded)
+    step = 1.0 if spec.scale else max(float(np.ptp(recorded)), 1e-12) / 255
+    return float(distance.mean()) / step
 
 
 def _close(got: npt.NDArray[Any], recorded: npt.NDArray[Any], steps: int) -> bool:

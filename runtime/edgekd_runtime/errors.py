@@ -26,6 +26,10 @@ class BackendError(RuntimeFault):
     """No interpreter is installed, or it refuses the model."""
 
 
+class MissingExtraError(RuntimeFault):
+    """An optional dependency that this bundle needs is not installed."""
+
+
 class ServeError(RuntimeFault):
     """The server cannot start: port taken, socket path not usable."""
 
@@ -34,6 +38,10 @@ class InputError(RuntimeFault):
     """The caller's input does not fit the model. The caller can mend it."""
 
     exit_code = 2
+
+
+class MediaTypeError(InputError):
+    """A raw body of a kind that the model does not take: a sound for a model of pictures."""
 
 
 class ModelNotFoundError(RuntimeFault):

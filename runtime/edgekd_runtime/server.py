@@ -28,6 +28,7 @@ _log = logging.getLogger("edgekd_runtime")
 _STATUS: dict[type[Exception], int] = {
     errors.ModelNotFoundError: 404,
     errors.BodyTooLargeError: 413,
+    errors.MediaTypeError: 415,
     errors.InputError: 400,
     errors.RuntimeFault: 500,
 }
@@ -38,7 +39,8 @@ def posts(engines: Mapping[str, Engine]) -> dict[str, Post]:
     table: dict[str, Post] = {}
     for name, engine in engines.items():
         base = f"/v2/models/{name}"
-        table[f"/v1/models/{name}:classify"] = partial(_answer, partial(_classify, wire.ClassifyWriter(engine)), name)
+        classify = partial(_classify, wire.ClassifyWriter(engine), engine.takes)
+        table[f"/v1/models/{name}:classify"] = partial(_answer, classify, name)
         infer = partial(_answer, partial(_infer, engine), name)
         table[f"{base}/infer"] = table[f"{base}/versions/{engine.bundle.version}/infer"] = infer
     return table
@@ -58,8 +60,8 @@ def _infer(engine: Engine, body: bytes, content_type: str) -> str:
     return wire.encode(wire.answer_infer(wire.parse_infer(body, engine), engine))
 
 
-def _classify(write: wire.ClassifyWriter, body: bytes, content_type: str) -> str:
-    return write(wire.parse_classify(body, content_type))
+def _classify(write: wire.ClassifyWriter, takes: str | None, body: bytes, content_type: str) -> str:
+    return write(wire.parse_classify(body, content_type, takes))
 
 
 def _json(content: dict[str, Any]) -> bytes:

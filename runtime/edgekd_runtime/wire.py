@@ -1,12 +1,13 @@
 """Open Inference Protocol v2 (KServe), JSON form: what the bytes of a request mean, and those of an answer.
 
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
-A model that preprocesses text takes one input more than its tensors, ``text`` (BYTES), and a model with labels gives
-two outputs more, ``label`` (BYTES) and ``score`` (FP32).
+A model that preprocesses takes one input more than its tensors, ``text`` (BYTES), or ``image`` or ``audio`` (BYTES,
+files in base64), and a model with labels gives two outputs more, ``label`` (BYTES) and ``score`` (FP32).
 """
 
 from __future__ import annotations
 
+import base64
 import codecs
 import json
 import math
@@ -19,7 +20,7 @@ import numpy.typing as npt
 
 from edgekd_runtime.backend import TensorSpec
 from edgekd_runtime.engine import MAX_BATCH, Arrays, Engine
-from edgekd_runtime.errors import InputError
+from edgekd_runtime.errors import InputError, MediaTypeError
 
 TEXT, LABEL, SCORE = "text", "label", "score"
 
@@ -42,11 +43,11 @@ _DATATYPES = {dtype: datatype for datatype, dtype in _DTYPES.items()}
 
 @dataclass(frozen=True)
 class InferRequest:
-    """``texts`` is given instead of ``tensors`` when the client sends raw text. ``outputs``: asked for, or all."""
+    """``raw``, texts or files, stands in place of ``tensors`` when it is sent. ``outputs``: asked for, or all."""
 
     id: str | None
     tensors: Arrays
-    texts: tuple[str, ...] | None
+    raw: tuple[str | bytes, ...] | None
     outputs: tuple[str, ...] | None
 
 
@@ -85,20 +86,20 @@ def parse_infer(body: bytes, engine: Engine) -> InferRequest:
     if not isinstance(inputs, list) or not inputs or not all(isinstance(entry, dict) for entry in inputs):
         raise InputError("'inputs' must be a list with one object per input tensor")
     tensors: Arrays = {}
-    texts: tuple[str, ...] | None = None
+    raw: tuple[str | bytes, ...] | None = None
     for entry in inputs:
         name = entry.get("name")
         if not isinstance(name, str):
             raise InputError("every input needs a 'name'")
-        if name in tensors or (name == TEXT and texts is not None):
+        if name in tensors or (name == engine.takes and raw is not None):
             raise InputError(f"input {name!r} is given twice")
-        if name == TEXT and engine.takes_text:
-            texts = _texts(entry)
+        if name == engine.takes:
+            raw = _raw(name, entry)
         else:
             tensors[name] = _tensor(name, entry)
-    if texts is not None and tensors:
-        raise InputError(f"send either {TEXT!r} or the model's own tensors, not both")
-    return InferRequest(identity, tensors, texts, _wanted(request.get("outputs")))
+    if raw is not None and tensors:
+        raise InputError(f"send either {engine.takes!r} or the model's own tensors, not both")
+    return InferRequest(identity, tensors, raw, _wanted(request.get("outputs")))
 
 
 def _wanted(outputs: object) -> tuple[str, ...] | None:
@@ -138,18 +139,25 @@ def _flat(name: str, entry: Mapping[str, Any], shape: Sequence[int]) -> list[Any
     return data
 
 
-def _texts(entry: Mapping[str, Any]) -> tuple[str, ...]:
+def _raw(name: str, entry: Mapping[str, Any]) -> tuple[str | bytes, ...]:
     if entry.get("datatype") != "BYTES":
-        raise InputError(f"input {TEXT!r} must have datatype BYTES, not {str(entry.get('datatype'))[:40]!r}")
-    shape = _shape(TEXT, entry)
+        raise InputError(f"input {name!r} must have datatype BYTES, not {str(entry.get('datatype'))[:40]!r}")
+    shape = _shape(name, entry)
     if len(shape) > 2 or (len(shape) == 2 and shape[1] != 1):
-        raise InputError(f"input {TEXT!r} must have shape [n] or [n, 1], not {list(shape)}")
-    data = _flat(TEXT, entry, shape)
+        raise InputError(f"input {name!r} must have shape [n] or [n, 1], not {list(shape)}")
+    data = _flat(name, entry, shape)
     if not all(isinstance(value, str) for value in data):
-        raise InputError(f"input {TEXT!r}: 'data' must hold texts")
+        raise InputError(f"input {name!r}: 'data' must hold texts")
     if not 1 <= len(data) <= MAX_BATCH:
-        raise InputError(f"input {TEXT!r} has a batch of {len(data)}; 1 to {MAX_BATCH} are taken")
-    return tuple(data)
+        raise InputError(f"input {name!r} has a batch of {len(data)}; 1 to {MAX_BATCH} are taken")
+    return tuple(data) if name == TEXT else tuple(_file(name, value) for value in data)
+
+
+def _file(name: str, coded: str) -> bytes:
+    try:
+        return base64.b64decode(coded, validate=True)
+    except ValueError as error:
+        raise InputError(f"{name!r} must hold files in base64: {error}") from error
 
 
 def _tensor(name: str, entry: Mapping[str, Any]) -> npt.NDArray[Any]:
@@ -174,8 +182,8 @@ def _tensor(name: str, entry: Mapping[str, Any]) -> npt.NDArray[Any]:
 
 def answer_infer(request: InferRequest, engine: Engine) -> dict[str, Any]:
     """Run the request; the JSON object of the answer."""
-    if request.texts is not None:
-        rows = [engine.invoke(engine.preprocess(text)) for text in request.texts]
+    if request.raw is not None:
+        rows = [engine.invoke(engine.preprocess(one)) for one in request.raw]
         arrays = {
             spec.name: spec.dequantize(np.concatenate([row[k] for row in rows]))
             for k, spec in enumerate(engine.outputs)
@@ -201,13 +209,12 @@ def _output(name: str, datatype: str, shape: Sequence[int], data: list[Any]) -> 
 
 
 def model_metadata(engine: Engine) -> dict[str, Any]:
-    """``GET /v2/models/NAME``. The raw ``text`` input stands beside the tensor that it is turned into."""
+    """``GET /v2/models/NAME``. The raw input stands beside the tensor that it is turned into."""
     inputs = [_described(spec, _DATATYPES[spec.dtype]) for spec in engine.inputs]
     outputs = [_described(spec, "FP32") for spec in engine.outputs]
-    if engine.takes_text:
-        inputs.append(
-            {"name": TEXT, "datatype": "BYTES", "shape": [-1], "parameters": {"instead_of": inputs[0]["name"]}}
-        )
+    if preprocess := engine.bundle.preprocess:
+        parameters = {"instead_of": inputs[0]["name"], "media_types": list(preprocess.media_types)}
+        inputs.append({"name": preprocess.media, "datatype": "BYTES", "shape": [-1], "parameters": parameters})
     if engine.bundle.labels:
         outputs.append({"name": LABEL, "datatype": "BYTES", "shape": [-1]})
         outputs.append({"name": SCORE, "datatype": "FP32", "shape": [-1]})
@@ -227,38 +234,47 @@ def _described(spec: TensorSpec, datatype: str) -> dict[str, Any]:
     return {"name": spec.name, "datatype": shown, "shape": [-1, *spec.shape[1:]]}
 
 
-_CLASSIFY_FIELDS = {"text", "top_k"}
-
-
 class ClassifyRequest(NamedTuple):
-    """``is_list``: the client sent a list and gets one back. ``top_k``: how many labels to give for each text."""
+    """Raw inputs, texts or files. ``is_list``: the client sent a list and gets one back. ``top_k``: labels for each."""
 
-    texts: list[str]
+    raw: Sequence[str | bytes]
     is_list: bool = False
     top_k: int = 3
 
 
-def parse_classify(body: bytes, content_type: str) -> ClassifyRequest:
-    """The body of ``:classify``: the text itself as ``text/plain``, else JSON, ``{"text": "…" or ["…"], "top_k": 3}``.
+def parse_classify(body: bytes, content_type: str, takes: str | None = TEXT) -> ClassifyRequest:
+    """The body of ``:classify`` for a model that ``takes`` text, image, audio or nothing raw.
 
-    Raises ``InputError``.
+    The text itself as ``text/plain``, a file as ``image/…`` or ``audio/…``, or JSON: ``{"text": "…" or ["…"], "top_k":
+    3}``, where files, under ``image`` or ``audio``, are in base64. Raises ``InputError``.
     """
-    if content_type.split(";")[0].strip().lower() == "text/plain":
+    kind = content_type.split(";")[0].strip().lower()
+    if kind == "text/plain" and takes in (TEXT, None):
         try:
             return ClassifyRequest([body.decode()])
         except UnicodeDecodeError as error:
             raise InputError(f"the body is not UTF-8: {error.reason} at byte {error.start}") from error
-    request = parse_json(body)
-    if unknown := request.keys() - _CLASSIFY_FIELDS:
-        raise InputError(f"unknown field {sorted(unknown)[0]!r}; the fields are 'text' and 'top_k'")
-    text, top_k = request.get("text"), request.get("top_k", 3)
+    if kind.startswith(_RAW_KINDS):
+        if not kind.startswith(f"{takes}/"):
+            raise MediaTypeError(f"the model takes {takes or 'tensors'}, not {kind[:40]!r}")
+        return ClassifyRequest([body])
+    return _classify_json(parse_json(body), takes or TEXT)
+
+
+_RAW_KINDS = ("image/", "audio/", "text/plain")
+
+
+def _classify_json(request: dict[str, Any], name: str) -> ClassifyRequest:
+    if unknown := request.keys() - {name, "top_k"}:
+        raise InputError(f"unknown field {sorted(unknown)[0]!r}; the fields are {name!r} and 'top_k'")
+    raw, top_k = request.get(name), request.get("top_k", 3)
     if type(top_k) is not int or not 1 <= top_k <= 1000:
         raise InputError("'top_k' must be a whole number from 1 to 1000")
-    if isinstance(text, str):
-        return ClassifyRequest([text], False, top_k)
-    if isinstance(text, list) and 1 <= len(text) <= MAX_BATCH and all(isinstance(one, str) for one in text):
-        return ClassifyRequest(text, True, top_k)
-    raise InputError(f"'text' must be a text or a list of 1 to {MAX_BATCH} texts")
+    is_list = isinstance(raw, list)
+    several: list[Any] = raw if isinstance(raw, list) else [raw]
+    if not 1 <= len(several) <= MAX_BATCH or not all(isinstance(one, str) for one in several):
+        raise InputError(f"{name!r} must be a text or a list of 1 to {MAX_BATCH} texts")
+    return ClassifyRequest(several if name == TEXT else [_file(name, one) for one in several], is_list, top_k)
 
 
 class ClassifyWriter:
@@ -277,14 +293,14 @@ class ClassifyWriter:
 
     def __call__(self, request: ClassifyRequest) -> str:
         """One result, or ``results`` when a list was asked. Raises ``InputError``."""
-        results = [self.result(text, request.top_k) for text in request.texts]
+        results = [self.result(one, request.top_k) for one in request.raw]
         if request.is_list:
             return f'{{{self._head},"results":[{",".join(f"{{{result}}}" for result in results)}]}}'
         return f"{{{self._head},{results[0]}}}"
 
-    def result(self, text: str, top_k: int) -> str:
-        """The members of one text's JSON object, without the braces. Raises ``InputError``."""
-        top, in_scope, answers = self._engine.classify(text, top_k)
+    def result(self, raw: str | bytes, top_k: int) -> str:
+        """The members of one raw input's JSON object, without the braces. Raises ``InputError``."""
+        top, in_scope, answers = self._engine.classify(raw, top_k)
         labels = self._labels
         best, score = top[0]
         listed = ",".join([f'{{"label":{labels[label]},"score":{score!r}}}' for label, score in top])

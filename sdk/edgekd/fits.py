@@ -10,6 +10,7 @@ from edgekd.options import ConvertOptions
 from edgekd.student import Student
 from edgekd_converters.cost import count_macs
 from edgekd_converters.graph import Graph, Signature, Tensor
+from edgekd_runtime.preprocess import TextNgram
 
 _NUMBERS = ("BOOL", "INT8", "UINT8", "INT16", "UINT16", "INT32", "UINT32", "INT64", "UINT64", "FLOAT32")
 
@@ -32,7 +33,7 @@ def count_classes(graph: Graph) -> int | None:
 
 def check_fits(options: ConvertOptions, student: Student, graph: Graph) -> None:
     """Raises ``UsageError`` naming what does not fit."""
-    if student.preprocess is not None:
+    if isinstance(student.preprocess, TextNgram):
         _check_text(student, student.preprocess.length, student.preprocess.buckets, graph)
     for name, tensor in (public_inputs(graph) | public_outputs(graph)).items():
         if not tensor.shape or tensor.shape[0] != 1:

@@ -60,9 +60,9 @@ def take(columns: Columns, rows: npt.NDArray[Any] | slice) -> Columns:
 
 def read_inputs(options: ConvertOptions, student: Student, graph: Graph) -> Inputs:
     """Raises ``DataError`` naming file, line, text or array."""
-    if student.preprocess is None:
-        return _read_tensors(options, student, graph)
-    return _read_texts(options, student, student.preprocess, next(iter(graph.signature.inputs)))
+    if isinstance(student.preprocess, TextNgram):
+        return _read_texts(options, student, student.preprocess, next(iter(graph.signature.inputs)))
+    return _read_tensors(options, student, graph)
 
 
 def _read_texts(options: ConvertOptions, student: Student, preprocess: TextNgram, name: str) -> Inputs:

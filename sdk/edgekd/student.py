@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgekd.errors import DataError, UsageError
 from edgekd_runtime.errors import PreprocessError
-from edgekd_runtime.preprocess import TextNgram, load
+from edgekd_runtime.preprocess import Preprocess, load
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Student:
     """
 
     model: Path
-    preprocess: TextNgram | None
+    preprocess: Preprocess | None
     labels: tuple[str, ...]
 
 

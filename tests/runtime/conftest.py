@@ -81,12 +81,10 @@ WEIGHTS = np.array([[4, 0, -4, 8], [1, 2, 3, 4], [-8, 8, -8, 8]], np.int8)  # ×
 BIAS = np.array([8, 0, -16], np.int32)  # × 0.125
 
 
-@pytest.fixture(scope="session")
-def int8_dense() -> bytes:
-    """``x`` (1, 4) int8, 0.5·(q−3) → ``y`` (1, 3) int8, 0.5·(q+10): W·x + b with W = WEIGHTS/4, b = BIAS/8."""
+def _dense(shape: tuple[int, ...]) -> bytes:
     tiny, kind = TinyModel(), schema.TensorType
     inputs = [
-        tiny.tensor("x", (1, 4), kind.INT8, 0.5, 3),
+        tiny.tensor("x", shape, kind.INT8, 0.5, 3),
         tiny.tensor("w", WEIGHTS.shape, kind.INT8, 0.25, 0, WEIGHTS),
         tiny.tensor("b", BIAS.shape, kind.INT32, 0.125, 0, BIAS),
     ]
@@ -101,6 +99,18 @@ def int8_dense() -> bytes:
         output,
         1,
     )
+
+
+@pytest.fixture(scope="session")
+def int8_dense() -> bytes:
+    """``x`` (1, 4) int8, 0.5·(q−3) → ``y`` (1, 3) int8, 0.5·(q+10): W·x + b with W = WEIGHTS/4, b = BIAS/8."""
+    return _dense((1, 4))
+
+
+@pytest.fixture(scope="session")
+def square_dense() -> bytes:
+    """The same of a picture, ``x`` (1, 2, 2, 1)."""
+    return _dense((1, 2, 2, 1))
 
 
 @pytest.fixture(scope="session")

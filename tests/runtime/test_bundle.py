@@ -145,7 +145,7 @@ def test_members_are_stored_so_that_the_model_can_be_mapped(saved: Path) -> None
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\n", codec="utf-8")), max_size=5))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_label_without_a_line_feed_reads_back(tmp_path: Path, labels: list[str]) -> None:
     sample(labels=tuple(labels)).save(tmp_path / "labels.edgekd")
     assert load_bundle(tmp_path / "labels.edgekd").labels == tuple(labels)
@@ -222,7 +222,7 @@ def test_a_replaced_member_does_not_match_its_hash(saved: Path, tmp_path: Path, 
 
 
 @given(data=st.data())
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_random_damage_is_refused_or_harmless(data: st.DataObject, saved: Path, tmp_path: Path) -> None:
     content = bytearray(saved.read_bytes())
     directory = content.index(b"PK\x01\x02")

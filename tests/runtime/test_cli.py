@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from edgekd_runtime import cli
+from edgekd_runtime import cli, timing
 from edgekd_runtime.bundle import Bundle
 
 
@@ -23,10 +23,10 @@ def without_golden(bundle: Bundle, tmp_path: Path) -> Path:
     return tmp_path / "b.edgekd"
 
 
-def test_bench_needs_a_text(without_golden: Path) -> None:
+def test_bench_needs_something_to_run(without_golden: Path) -> None:
     done = run("bench", without_golden)
     assert done.exit_code == 2
-    assert "give one with --text" in done.stderr
+    assert "give a FILE, or --text to a bundle of texts" in done.stderr
     table = run("bench", without_golden, "--text", "hello", "--runs", "10")
     assert table.exit_code == 0
     assert [line.split()[0] for line in table.stdout.splitlines()[2:]] == ["preprocess", "invoke", "classify"]
@@ -65,6 +65,8 @@ def test_a_damaged_bundle_is_one_line(bundle_path: Path, tmp_path: Path) -> None
     "arguments",
     [
         ["infer", "x"],
+        ["infer", "x", "a.png", "--text", "a"],
+        ["bench", "x", "a.png", "--text", "a"],
         ["infer", "x", "--text", "a", "--top-k", "0"],
         ["infer", "x", "--text", "a", "--threads", "0"],
         ["infer", "x", "--text", "a", "--backend", "torch"],
@@ -80,5 +82,5 @@ def test_usage(arguments: list[str]) -> None:
 
 def test_percentiles() -> None:
     ordered = list(range(1, 101))
-    assert [cli._percentile(ordered, p) for p in (50, 90, 99)] == [51, 91, 100]
-    assert cli._percentile([7], 99) == 7
+    assert [timing._percentile(ordered, p) for p in (50, 90, 99)] == [51, 91, 100]
+    assert timing._percentile([7], 99) == 7

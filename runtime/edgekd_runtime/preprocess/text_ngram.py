@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import islice
+from typing import ClassVar
 from zlib import crc32
 
 import numpy as np
@@ -38,6 +39,9 @@ class TextNgram:
 
     When a text has more than ``length - 1`` n-grams, whole words win over word pairs, and those over characters.
     """
+
+    media: ClassVar = "text"
+    media_types: ClassVar = ("text/plain",)
 
     buckets: int = 16384
     length: int = 256
@@ -66,7 +70,7 @@ class TextNgram:
     @classmethod
     def from_dict(cls, spec: Mapping[str, object]) -> TextNgram:
         """Read the ``preprocess.json`` form. Raises ``PreprocessError`` on unknown, missing or mistyped keys."""
-        known = set(cls.__dataclass_fields__)
+        known = {field.name for field in fields(cls)}
         given = {key: value for key, value in spec.items() if key not in ("kind", "version")}
         if set(given) != known:
             wrong = ", ".join(repr(key) for key in sorted(set(given) ^ known))
@@ -87,6 +91,11 @@ class TextNgram:
         """The ``preprocess.json`` form, read back by :meth:`from_dict`."""
         fields = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
         return {"kind": KIND, "version": 1, **fields}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample, without the batch."""
+        return (self.length,)
 
     def __call__(self, text: object) -> npt.NDArray[np.int32]:
         """``str`` → ``(length,) int32``. Raises ``InputError`` for anything that is not a non-empty text."""

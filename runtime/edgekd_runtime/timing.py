@@ -1,0 +1,54 @@
+"""How long a bundle takes here, stage by stage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from edgekd_runtime.engine import Arrays, Engine
+
+Call = Callable[[int], object]
+"""Does its work on the sample of this number."""
+
+
+def raw_stages(engine: Engine, raw: Sequence[str | bytes]) -> dict[str, Call]:
+    """Texts or files in turn: preprocessing, the bare invoke, the whole answer."""
+    rows = [engine.preprocess(one) for one in raw]
+    timed: dict[str, Call] = {
+        "preprocess": lambda i: engine.preprocess(raw[i % len(raw)]),
+        "invoke": lambda i: engine.invoke(rows[i % len(rows)]),
+    }
+    if engine.bundle.labels:
+        return {**timed, "classify": lambda i: engine.classify(raw[i % len(raw)])}
+    return {**timed, "infer": lambda i: engine.outputs_of(engine.preprocess(raw[i % len(raw)]))}
+
+
+def tensor_stages(engine: Engine, tensors: Arrays) -> dict[str, Call]:
+    """Rows of the model's inputs in turn: the bare invoke, and with quantising before and dequantising after it."""
+    rows = min(len(column) for column in tensors.values())
+    samples = [{name: column[i : i + 1] for name, column in tensors.items()} for i in range(rows)]
+    stored = [engine.store(sample) for sample in samples]
+    return {
+        "invoke": lambda i: engine.invoke(stored[i % rows]),
+        "infer": lambda i: engine.infer(samples[i % rows]),
+    }
+
+
+def time_stages(stages: Mapping[str, Call], runs: int) -> dict[str, dict[str, float]]:
+    """Stage → percentiles in microseconds of ``runs`` calls, after a tenth as many to warm up."""
+    return {stage: _time(call, runs) for stage, call in stages.items()}
+
+
+def _time(call: Call, runs: int) -> dict[str, float]:
+    for i in range(runs // 10):
+        call(i)
+    taken = []
+    for i in range(runs):
+        start = time.perf_counter_ns()
+        call(i)
+        taken.append(time.perf_counter_ns() - start)
+    return {f"p{p}": _percentile(sorted(taken), p) / 1000 for p in (50, 90, 99)}
+
+
+def _percentile(ordered: Sequence[int], percent: int) -> int:
+    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]

@@ -1,0 +1,415 @@
+"""Bundles of pictures and sounds: raw files in, labels out, by every way in; bundles of tensors on the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import importlib.util
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from edgekd_runtime import cli, server, wire
+from edgekd_runtime.bundle import Bundle, Golden, load_bundle
+from edgekd_runtime.engine import Engine
+from edgekd_runtime.errors import BundleError, GoldenError, InputError, MissingExtraError
+from edgekd_runtime.preprocess import Audio, Image
+
+
+def _files() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("edgekd_tests_files", Path(__file__).with_name("files.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+FILES = _files()
+LABELS = ("red", "green", "blue")
+# (1, 4) numbers go into the model of ``int8_dense``; as a picture they are 2 × 2 gray pixels, as a sound 4 samples.
+PIXELS = np.array([[0, 1], [2, 3]], np.uint8)
+EYE = Image(2, 2, interpolation="nearest", color="gray", scale=0.5)
+EAR = Audio(8000, 4, scale=4)
+
+
+@pytest.fixture(scope="module")
+def picture() -> bytes:
+    raw: bytes = FILES.picture(PIXELS)
+    return raw
+
+
+@pytest.fixture(scope="module")
+def sound() -> bytes:
+    raw: bytes = FILES.sound(np.array([0, 8192, 16384, 24576], "<i2"), 8000)  # 0, ¼, ½, ¾
+    return raw
+
+
+@pytest.fixture(scope="module")
+def pictures(square_dense: bytes) -> Bundle:
+    return Bundle("eye", square_dense, "int8", {"in": "x"}, {"out": "y"}, labels=LABELS, preprocess=EYE)
+
+
+@pytest.fixture(scope="module")
+def sounds(int8_dense: bytes) -> Bundle:
+    return Bundle("ear", int8_dense, "int8", {"in": "x"}, {"out": "y"}, labels=LABELS, preprocess=EAR)
+
+
+@pytest.fixture(scope="module")
+def tensors(int8_dense: bytes) -> Bundle:
+    return Bundle("dense", int8_dense, "int8", {"in": "x"}, {"out": "y"})
+
+
+# --- the engine ---
+
+
+def test_a_picture_is_quantised_as_tensors_are(pictures: Bundle, picture: bytes) -> None:
+    engine = Engine(pictures)
+    assert (engine.takes, engine.takes_text) == ("image", False)
+    (stored,) = engine.preprocess(picture)
+    assert (stored.shape, stored.dtype) == ((1, 2, 2, 1), np.int8)
+    assert stored.ravel().tolist() == [3, 4, 5, 6]  # ½·pixel over the scale ½, plus 3
+    real = engine.infer({"in": PIXELS.reshape(1, 2, 2, 1).astype(np.float32) / 2})["out"]
+    assert engine.classify(picture).top == engine.rank(real[0], 3).top
+
+
+def test_a_sound_is_quantised_as_tensors_are(sounds: Bundle, sound: bytes) -> None:
+    engine = Engine(sounds)
+    assert engine.takes == "audio"
+    assert engine.preprocess(sound)[0].tolist() == [[3, 5, 7, 9]]
+    with pytest.raises(InputError, match=r"not a \.wav file"):
+        engine.classify(b"RIFF")
+    with pytest.raises(InputError, match="got str"):
+        engine.classify("hello")
+
+
+def test_tensors_of_a_preprocessing_bundle_are_still_taken(pictures: Bundle) -> None:
+    assert Engine(pictures).infer({"in": np.zeros((3, 2, 2, 1), np.float32)})["out"].shape == (3, 3)
+
+
+@pytest.mark.parametrize("wrong", [Image(2, 3, color="gray"), Image(2, 2), EAR])
+def test_a_preprocessing_that_does_not_fill_the_input(pictures: Bundle, wrong: Any) -> None:
+    with pytest.raises(BundleError, match="not what the model takes"):
+        Engine(replace(pictures, preprocess=wrong))
+
+
+# --- golden files ---
+
+
+def packed(bundle: Bundle, *raw: bytes) -> Bundle:
+    engine = Engine(bundle)
+    stored = np.concatenate([engine.preprocess(one)[0] for one in raw])
+    outputs = np.concatenate([engine.invoke([row[None]])[0] for row in stored])
+    return replace(bundle, golden=Golden({"in": stored}, {"out": outputs}, engine.backend.name, raw=raw))
+
+
+def test_files_are_packed_and_preprocessed_again(
+    pictures: Bundle, sounds: Bundle, picture: bytes, sound: bytes, tmp_path: Path
+) -> None:
+    for bundle, raw in ((pictures, picture), (sounds, sound)):
+        packed(bundle, raw, raw).save(tmp_path / "b.edgekd")
+        read = load_bundle(tmp_path / "b.edgekd")
+        assert read.golden is not None
+        assert (read.golden.raw, read.preprocess) == ((raw, raw), bundle.preprocess)
+        Engine(read)
+
+
+def test_another_preprocessing_than_when_packed_is_noticed(pictures: Bundle) -> None:
+    """Off by a level here and there is another decoder; pixels twice as bright are another preprocessing."""
+    bright = FILES.picture(np.full((2, 2), 50, np.uint8))
+    bundle = packed(pictures, bright, FILES.picture(np.array([[9, 200], [9, 9]], np.uint8)))
+    Engine(replace(bundle, preprocess=replace(EYE, mean=(0.4,))))
+    for other in (replace(EYE, scale=1.0), replace(EYE, mean=(1.0,))):
+        with pytest.raises(GoldenError, match="another input of golden file 0"):
+            Engine(replace(bundle, preprocess=other))
+    assert bundle.golden is not None
+    broken = replace(bundle.golden, raw=(b"", bundle.golden.raw[1][:40]))
+    with pytest.raises(GoldenError, match="golden file 1 is refused"):
+        Engine(replace(bundle, golden=broken))
+    with pytest.raises(BundleError, match="golden_raw"):
+        Engine(replace(bundle, golden=replace(bundle.golden, raw=(b"",))))
+
+
+def test_only_some_samples_have_their_file(pictures: Bundle, picture: bytes, tmp_path: Path) -> None:
+    bundle = packed(pictures, picture, picture)
+    assert bundle.golden is not None
+    replace(bundle, golden=replace(bundle.golden, raw=(b"", picture))).save(tmp_path / "b.edgekd")
+    read = load_bundle(tmp_path / "b.edgekd")
+    assert read.golden is not None
+    assert read.golden.raw == (b"", picture)
+    Engine(read)
+
+
+@pytest.mark.parametrize("lengths", [[5], [-1, 6], [True, 4], ["5"], 5, [3, 3]])
+def test_lengths_that_do_not_fit_the_files(pictures: Bundle, tmp_path: Path, lengths: Any) -> None:
+    import zipfile
+
+    bundle = packed(pictures, FILES.picture(PIXELS))
+    assert bundle.golden is not None
+    replace(bundle, golden=replace(bundle.golden, raw=(b"12345",))).save(tmp_path / "b.edgekd")
+    with zipfile.ZipFile(tmp_path / "b.edgekd") as old, zipfile.ZipFile(tmp_path / "c.edgekd", "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name == "manifest.json":
+                manifest = json.loads(data)
+                manifest["golden"]["raw_bytes"] = lengths
+                data = json.dumps(manifest).encode()
+            new.writestr(name, data)
+    if lengths == [5]:
+        assert load_bundle(tmp_path / "c.edgekd").golden is not None
+    else:
+        with pytest.raises(BundleError):
+            load_bundle(tmp_path / "c.edgekd")
+
+
+def test_without_pillow_tensors_are_served(pictures: Bundle, picture: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = packed(pictures, picture)
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    engine = Engine(bundle)
+    assert engine.infer({"in": np.zeros((1, 2, 2, 1), np.float32)})["out"].shape == (1, 3)
+    with pytest.raises(MissingExtraError):
+        engine.classify(picture)
+
+
+# --- HTTP ---
+
+
+@pytest.fixture(scope="module")
+def ask(pictures: Bundle, sounds: Bundle, tensors: Bundle, bundle: Bundle) -> Callable[..., httpx.Response]:
+    engines = {one.name: Engine(one) for one in (pictures, sounds, tensors, bundle)}
+    app = server.create_app(engines)
+
+    def post(path: str, **options: Any) -> httpx.Response:
+        async def go() -> httpx.Response:
+            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                return await client.request(options.pop("method", "POST"), path, **options)
+
+        return asyncio.run(go())
+
+    return post
+
+
+def typed(kind: str) -> dict[str, str]:
+    return {"content-type": kind}
+
+
+def test_classify_takes_files(ask: Any, pictures: Bundle, sounds: Bundle, picture: bytes, sound: bytes) -> None:
+    for bundle, raw, kind in ((pictures, picture, "image/png"), (sounds, sound, "audio/wav")):
+        wanted = Engine(bundle).classify(raw)
+        path = f"/v1/models/{bundle.name}:classify"
+        got = ask(path, content=raw, headers=typed(kind))
+        assert got.status_code == 200
+        assert (got.json()["label"], got.json()["score"]) == (wanted.label, wanted.score)
+        assert [one["label"] for one in got.json()["labels"]] == [label for label, _ in wanted.top]
+        coded = base64.b64encode(raw).decode()
+        media = kind.split("/")[0]
+        assert ask(path, json={media: coded}).json() == got.json()
+        several = ask(path, json={media: [coded, coded], "top_k": 1}).json()
+        assert [one["label"] for one in several["results"]] == [wanted.label] * 2
+
+
+@pytest.mark.parametrize("kind", ["image/jpeg", "IMAGE/JPEG; q=1", "image/webp", "image/bmp"])
+def test_the_file_itself_tells_its_format(ask: Any, picture: bytes, kind: str) -> None:
+    assert ask("/v1/models/eye:classify", content=picture, headers=typed(kind)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "words"),
+    [
+        ("eye", "audio/wav", "the model takes image, not 'audio/wav'"),
+        ("eye", "text/plain", "the model takes image, not 'text/plain'"),
+        ("ear", "image/png", "the model takes audio, not 'image/png'"),
+        ("dense", "image/png", "the model takes tensors, not 'image/png'"),
+        ("customer", "image/png", "the model takes text, not 'image/png'"),
+    ],
+)
+def test_another_kind_of_file_is_415(ask: Any, bundle: Bundle, model: str, kind: str, words: str) -> None:
+    name = bundle.name if model == "customer" else model
+    got = ask(f"/v1/models/{name}:classify", content=b"abc", headers=typed(kind))
+    assert (got.status_code, got.json()) == (415, {"error": words})
+
+
+@pytest.mark.parametrize(
+    ("request_json", "words"),
+    [
+        ({"image": "~"}, "base64"),
+        ({"image": base64.b64encode(b"no picture").decode()}, "not a picture"),
+        ({"image": 1}, "'image' must be"),
+        ({"text": "red"}, "unknown field 'text'; the fields are 'image' and 'top_k'"),
+        ({}, "'image' must be"),
+    ],
+)
+def test_json_that_holds_no_picture_is_400(ask: Any, request_json: dict[str, Any], words: str) -> None:
+    got = ask("/v1/models/eye:classify", json=request_json)
+    assert got.status_code == 400
+    assert words in got.json()["error"]
+
+
+def test_a_damaged_picture_is_400(ask: Any, picture: bytes) -> None:
+    got = ask("/v1/models/eye:classify", content=picture[:-30], headers=typed("image/png"))
+    assert got.status_code == 400
+    assert "\n" not in got.json()["error"]
+
+
+def test_open_inference_takes_files(ask: Any, pictures: Bundle, picture: bytes) -> None:
+    described = ask("/v2/models/eye", method="GET").json()["inputs"][1]
+    assert (described["name"], described["datatype"], described["parameters"]["instead_of"]) == ("image", "BYTES", "in")
+    assert "image/jpeg" in described["parameters"]["media_types"]
+    coded = [base64.b64encode(picture).decode()] * 2
+    entry = {"name": "image", "datatype": "BYTES", "shape": [2], "data": coded}
+    outputs = {one["name"]: one for one in ask("/v2/models/eye/infer", json={"inputs": [entry]}).json()["outputs"]}
+    assert outputs["out"]["shape"] == [2, 3]
+    assert outputs["label"]["data"] == [Engine(pictures).classify(picture).label] * 2
+    both = [entry, {"name": "in", "datatype": "FP32", "shape": [1, 2, 2, 1], "data": [0] * 4}]
+    got = ask("/v2/models/eye/infer", json={"inputs": both})
+    assert (got.status_code, got.json()["error"]) == (400, "send either 'image' or the model's own tensors, not both")
+
+
+def test_the_kind_is_asked_only_of_models_that_take_files() -> None:
+    assert wire.parse_classify(b"abc", "image/png", "image") == wire.ClassifyRequest([b"abc"])
+    assert wire.parse_classify(b"abc", "text/plain", None) == wire.ClassifyRequest(["abc"])
+
+
+# --- the command line ---
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli.main, [str(one) for one in arguments])
+
+
+@pytest.fixture(scope="module")
+def folder(
+    tmp_path_factory: pytest.TempPathFactory,
+    pictures: Bundle,
+    sounds: Bundle,
+    tensors: Bundle,
+    picture: bytes,
+    sound: bytes,
+) -> Path:
+    folder = tmp_path_factory.mktemp("media")
+    packed(pictures, picture).save(folder / "eye.edgekd")
+    sounds.save(folder / "ear.edgekd")
+    tensors.save(folder / "dense.edgekd")
+    (folder / "a.png").write_bytes(picture)
+    (folder / "a.wav").write_bytes(sound)
+    np.save(folder / "a.npy", np.array([[1, 2, -1, 0.5]]))
+    np.savez(folder / "in.npz", **{"in": np.array([[1, 2, -1, 0.5], [0, 0, 0, 0]], np.float32)})
+    np.savez(folder / "x.npz", x=np.zeros((1, 4), np.float32))
+    np.savez(folder / "z.npz", z=np.zeros((1, 4), np.float32))
+    np.savez_compressed(folder / "many.npz", x=np.zeros((65, 4), np.float32))
+    return folder
+
+
+@pytest.mark.parametrize(("bundle_name", "file"), [("eye", "a.png"), ("ear", "a.wav")])
+def test_infer_on_a_file(folder: Path, bundle_name: str, file: str) -> None:
+    engine = Engine(load_bundle(folder / f"{bundle_name}.edgekd"))
+    wanted = engine.classify((folder / file).read_bytes())
+    done = run("infer", folder / f"{bundle_name}.edgekd", folder / file, "--json")
+    assert done.exit_code == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert (answer["label"], answer["in_scope"], len(answer["labels"])) == (wanted.label, True, 3)
+    assert answer["score"] == pytest.approx(wanted.score)
+    shown = run("infer", folder / f"{bundle_name}.edgekd", folder / file)
+    assert shown.stdout.split()[1] == wanted.label
+
+
+def test_infer_on_tensors(folder: Path) -> None:
+    """W·x + b on paper, as tests/runtime/conftest.py writes the model."""
+    one = run("infer", folder / "dense.edgekd", folder / "a.npy", "--json")
+    assert json.loads(one.stdout) == {"outputs": {"out": [4, 1, 3]}}
+    two = run("infer", folder / "dense.edgekd", folder / "in.npz", "--json")
+    assert json.loads(two.stdout)["results"][0] == {"outputs": {"out": [4, 1, 3]}}
+    assert run("infer", folder / "dense.edgekd", folder / "in.npz").stdout.splitlines()[:2] == [
+        "# 0",
+        "out: [4.0, 1.0, 3.0]",
+    ]
+    assert run("infer", folder / "dense.edgekd", folder / "x.npz").exit_code == 0
+
+
+def test_infer_takes_a_batch_as_the_server_does(folder: Path) -> None:
+    done = run("infer", folder / "dense.edgekd", folder / "many.npz")
+    assert done.exit_code == 2
+    assert "has a batch of 65; 1 to 64 are taken" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("bundle_name", "arguments", "words"),
+    [
+        ("dense", ["a.png"], "takes an .npz or .npy FILE"),
+        ("dense", ["z.npz"], "there is no array 'in'; the arrays are: z"),
+        ("dense", ["none.npz"], "No such file"),
+        ("eye", ["--text", "red"], "takes a FILE of image"),
+        ("eye", ["none.png"], "No such file"),
+        ("eye", ["a.wav"], "not a picture"),
+        ("eye", ["a.npy"], "must have shape"),
+        ("ear", ["a.png"], "not a .wav file"),
+    ],
+)
+def test_infer_on_what_does_not_fit(folder: Path, bundle_name: str, arguments: list[str], words: str) -> None:
+    given = [folder / one if "." in one else one for one in arguments]
+    for verb in ("infer", "bench"):
+        done = run(verb, folder / f"{bundle_name}.edgekd", *given)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert words in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_text_bundle_wants_a_text(folder: Path, bundle_path: Path) -> None:
+    done = run("infer", bundle_path, folder / "a.png")
+    assert done.exit_code == 2
+    assert "takes --text" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("bundle_name", "file", "stages"),
+    [
+        ("eye", None, ["preprocess", "invoke", "classify"]),
+        ("eye", "a.png", ["preprocess", "invoke", "classify"]),
+        ("ear", "a.wav", ["preprocess", "invoke", "classify"]),
+        ("dense", "in.npz", ["invoke", "infer"]),
+    ],
+)
+def test_bench(folder: Path, bundle_name: str, file: str | None, stages: list[str]) -> None:
+    given = [folder / file] if file else []
+    done = run("bench", folder / f"{bundle_name}.edgekd", *given, "--runs", "10", "--json")
+    assert done.exit_code == 0, done.stderr
+    timed = json.loads(done.stdout)
+    assert [key for key in timed if key not in ("model", "runs", "unit")] == stages
+    assert all(timed[stage]["p50"] > 0 for stage in stages)
+
+
+def test_bench_of_tensors_runs_the_golden_samples(folder: Path, tensors: Bundle, tmp_path: Path) -> None:
+    assert run("bench", folder / "dense.edgekd").exit_code == 2, "there are none in it"
+    engine = Engine(tensors)
+    stored = np.array([[3, 4, 5, 6]], np.int8)
+    golden = Golden({"in": stored}, {"out": engine.invoke([stored])[0]}, engine.backend.name)
+    replace(tensors, golden=golden).save(tmp_path / "b.edgekd")
+    done = run("bench", tmp_path / "b.edgekd", "--runs", "10")
+    assert [line.split()[0] for line in done.stdout.splitlines()[2:]] == ["invoke", "infer"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\0", b"PK\x05\x06" + b"\0" * 18, b"abc"])
+@pytest.mark.parametrize("suffix", [".npz", ".npy"])
+def test_damaged_arrays(folder: Path, tmp_path: Path, content: bytes, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(content)
+    done = run("infer", folder / "dense.edgekd", path)
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+
+
+def test_a_pickle_is_not_run(folder: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.array([{}], object), allow_pickle=True)
+    done = run("infer", folder / "dense.edgekd", tmp_path / "a.npy")
+    assert done.exit_code == 2
+    assert "not an array file that can be read" in done.stderr
