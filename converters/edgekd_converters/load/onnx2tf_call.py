@@ -32,6 +32,14 @@ _REMEDIES = {
 }
 
 
+_ONNX_OPS = {
+    **dict.fromkeys(("BatchToSpaceND", "SpaceToBatchND"), "Conv"),
+    **dict.fromkeys(("MaxPool3D", "Dilation2D"), "MaxPool"),
+    "AvgPool3D": "AveragePool",
+}
+"""TensorFlow's op → the ONNX op that it comes from, where the names differ."""
+
+
 class NoSuchOpError(LoadError):
     """Neither onnx2tf nor TFLite has an op for it, however the model is given to them."""
 
@@ -98,7 +106,10 @@ def _through_tensorflow(model: Any) -> bytes:
         made = model(list(inputs) if len(inputs) > 1 else inputs[0])
         return [tf.identity(one) for one in (made if isinstance(made, (list, tuple)) else [made])]
 
-    signature = [tf.TensorSpec(tensor.shape, tensor.dtype, tensor.name.split(":")[0]) for tensor in model.inputs]
+    signature = [  # of all sizes only those that Keras adds of its own, to scalars, are open
+        tf.TensorSpec([size or 1 for size in tensor.shape], tensor.dtype, tensor.name.split(":")[0])
+        for tensor in model.inputs
+    ]
     function = tf.function(outputs, input_signature=signature).get_concrete_function()
     content: bytes = tf.lite.TFLiteConverter.from_concrete_functions([function]).convert()
     return content
@@ -154,16 +165,25 @@ def _silent() -> Iterator[None]:
                 os.close(copy)
 
 
+def _place(node: onnx.NodeProto | None, nodes: Mapping[str, str]) -> str:
+    return f"ONNX op {node.op_type} (node {nodes.get(node.name) or node.name!r})" if node else "the model"
+
+
 def _explained(error: BaseException, model: onnx.ModelProto, nodes: Mapping[str, str]) -> LoadError:
     text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
     by_name = {node.name: node for node in model.graph.node}
     node = by_name.get(str(getattr(error, "onnx_op_name", "")))
-    where = f"ONNX op {node.op_type} (node {nodes.get(node.name) or node.name!r})" if node else "the model"
+    where = _place(node, nodes)
     if isinstance(error, ModuleNotFoundError) and "onnx2tf.ops" in text:
         remedy = _REMEDIES.get(node.op_type if node else "", "export the model with a lower opset or without that step")
         return NoSuchOpError(f"{where} is not supported; {remedy}")
-    if missing := sorted(set(re.findall(r"'tf\.(\w+)' op is neither a custom op nor a flex op", text))):
-        return NoSuchOpError(f"TFLite has no {', '.join(missing)}, which {where} needs; export it without that step")
+    if missing := set(re.findall(r"'tf\.(\w+)' op is neither a custom op nor a flex op", text)):
+        made_of = {_ONNX_OPS.get(name, name) for name in missing}
+        node = next((node for node in model.graph.node if node.op_type in made_of), None)
+        where = _place(node, nodes)
+        return NoSuchOpError(
+            f"TFLite has no {', '.join(sorted(missing))}, which {where} needs; export it without that step"
+        )
     if isinstance(error, SystemExit):
         return LoadError(f"onnx2tf gives up on {where}; try a model exported with opset 17 and fixed sizes")
     return LoadError(f"onnx2tf cannot convert {where}: {text[:200] or type(error).__name__}")

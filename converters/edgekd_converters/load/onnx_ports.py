@@ -82,15 +82,15 @@ def _input_readings(graph: Graph, inputs: Sequence[Port]) -> Iterator[list[Match
     if len(graph.inputs) != len(inputs):
         raise LoadError(f"the converter made {len(graph.inputs)} inputs of the model's {len(inputs)}")
     for port, tensor in zip(inputs, graph.inputs, strict=True):
-        orders = list(_orders(port.shape, tensor.shape))
+        orders = _readings(port.shape, tensor.shape)
         if not orders:
             shown = f"{list(port.shape)} {list(tensor.shape)}"
             raise LoadError(f"the converter made another shape of input {port.name!r}: {shown}")
-        usual = [axes for axes in orders if axes in (channels_last(len(port.shape)), _identity(len(port.shape)))]
+        usual = [axes for axes in orders if axes in (_channels_last(len(port.shape)), _identity(len(port.shape)))]
         yield [Matched(port, tensor.index, axes) for axes in usual or orders]
 
 
-def channels_last(rank: int) -> Axes:
+def _channels_last(rank: int) -> Axes:
     return (0, *range(2, rank), 1) if rank > 2 else _identity(rank)
 
 
@@ -104,7 +104,7 @@ def _orders(source: Axes, graph: Axes) -> Iterator[Axes]:
         return
     rank = len(source)
     rest = (axes for axes in itertools.permutations(range(rank)) if not rank or source[0] != 1 or axes[0] == 0)
-    for axes in dict.fromkeys((_identity(rank), channels_last(rank), *rest)):
+    for axes in dict.fromkeys((_identity(rank), _channels_last(rank), *rest)):
         if tuple(source[axis] for axis in axes) == graph:
             yield axes
 
@@ -159,13 +159,14 @@ class _Runner:
                 self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             raise LoadError(f"the interpreter refuses the float graph: {one_line(error)}") from error
-        self._dtypes = {detail["index"]: detail["dtype"] for detail in self._interpreter.get_input_details()}
+        self._kinds = {one["index"]: (one["dtype"], one["shape"]) for one in self._interpreter.get_input_details()}
 
     def run(self, feed: Mapping[int, Array]) -> list[Array]:
         """Tensor index → array; the outputs in the order of the graph."""
         try:
             for index, value in feed.items():
-                self._interpreter.set_tensor(index, value.astype(self._dtypes[index]))
+                dtype, shape = self._kinds[index]
+                self._interpreter.set_tensor(index, value.astype(dtype).reshape(shape))
             self._interpreter.reset_all_variables()
             with quiet():
                 self._interpreter.invoke()

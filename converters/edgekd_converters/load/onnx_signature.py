@@ -68,19 +68,18 @@ class _Writer:
     def add_input(self, one: Matched | Port) -> int:
         if isinstance(one, Port):
             return self._tensor(one.public_shape, getattr(schema.TensorType, one.dtype.name.upper()))
-        if one.port.has_batch:
-            return one.index
         inner = self._main.tensors[one.index]
-        outer = self._tensor((1, *_sizes(inner)), inner.type)
+        shape = _public_sizes(one, _sizes(inner))
+        if shape == _sizes(inner):
+            return one.index
+        outer = self._tensor(shape, inner.type)
         self._before.append(self._reshape(outer, one.index))
         return outer
 
     def add_output(self, one: Matched, taken: set[int]) -> int:
         """A tensor of its own: to be two outputs at once, or an input too, is more than some tools take."""
         inner = self._main.tensors[one.index]
-        shape = one.port.public_shape if one.axes is None else _sizes(inner)
-        if one.axes is not None and not one.port.has_batch:
-            shape = (1, *shape)
+        shape = _public_sizes(one, _sizes(inner))
         if shape == _sizes(inner) and one.index not in taken:
             return one.index
         outer = self._tensor(shape, inner.type)
@@ -150,6 +149,12 @@ def _empty() -> Any:
     main.tensors, main.operators = [], []
     model.version, model.subgraphs, model.operatorCodes, model.buffers = 3, [main], [], [schema.BufferT()]
     return model
+
+
+def _public_sizes(one: Matched, inner: tuple[int, ...]) -> tuple[int, ...]:
+    if one.axes is None:
+        return one.port.public_shape
+    return inner if one.port.has_batch else (1, *inner)
 
 
 def _entry(name: str, index: int) -> Any:
