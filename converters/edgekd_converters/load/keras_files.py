@@ -64,10 +64,13 @@ def check_hdf5(path: Path, file: Path) -> int:
     limit = _SLACK_BYTES + _GROWTH * file.stat().st_size
     try:
         with h5py.File(file, "r") as opened:
-            opened.visititems_links(lambda name, link: _check_link(path, h5py, name, link))
-            found: list[Any] = []
-            opened.visititems(lambda _, item: found.append(item) if isinstance(item, h5py.Dataset) else None)
-            for item in found:
+            links: list[tuple[str, Any]] = []
+            opened.visititems_links(lambda *found: links.append(found))  # it must not raise through HDF5
+            if outward := [name for name, link in links if not isinstance(link, h5py.HardLink)]:
+                raise LoadError(f"{path}: {outward[0]!r} is a link to elsewhere; save the model in one file")
+            arrays: list[Any] = []
+            opened.visititems(lambda _, item: arrays.append(item) if isinstance(item, h5py.Dataset) else None)
+            for item in arrays:
                 if item.external or item.is_virtual:
                     raise LoadError(f"{path}: the array {item.name!r} is kept in another file; save the model in one")
                 total += math.prod(item.shape or ()) * item.dtype.itemsize
@@ -116,11 +119,6 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
     size, total = path.stat().st_size, sum(member.file_size for member in members)
     if total > _SLACK_BYTES + _GROWTH * size:
         raise LoadError(f"{path}: a zip bomb: {_size(size)} that unpack to {_size(total)}")
-
-
-def _check_link(path: Path, h5py: Any, name: str, link: Any) -> None:
-    if not isinstance(link, h5py.HardLink):
-        raise LoadError(f"{path}: {name!r} is a link to elsewhere; save the model in one file")
 
 
 def _code_in(config: Any) -> Iterator[str]:

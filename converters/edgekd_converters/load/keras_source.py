@@ -32,10 +32,10 @@ def ends_of(model: Any) -> Ends:
     """Names as the model's author gave them: keys where a dict goes in or out, else the layers' names."""
     if not getattr(model, "inputs", None):
         raise LoadError("the model's inputs are not known: it is a subclass; export it with model.export('FOLDER')")
-    takes, gives = model.input, model.output
+    takes, gives = getattr(model, "input", None), getattr(model, "output", None)  # a Sequential of Keras 3 has neither
     names = list(takes) if isinstance(takes, dict) else unique([tensor.name for tensor in model.inputs])
     tensors = list(takes.values()) if isinstance(takes, dict) else model.inputs
-    outputs = list(gives) if isinstance(gives, dict) else unique(model.output_names)
+    outputs = list(gives) if isinstance(gives, dict) else unique(_output_names(model))
 
     def call(values: Sequence[Any]) -> list[Any]:
         if isinstance(takes, dict):
@@ -119,6 +119,10 @@ def _operations(model: Any) -> Iterator[Any]:
             yield from _operations(operation)
         elif type(operation).__name__ != "InputLayer":
             yield operation
+
+
+def _output_names(model: Any) -> list[str]:
+    return getattr(model, "output_names", None) or [model.layers[-1].name]
 
 
 def _flat(made: Any) -> list[Any]:

@@ -11,6 +11,7 @@ from edgekd_converters.errors import LoadError
 from edgekd_converters.graph import Graph, read_graph
 from edgekd_converters.load.columns import Outputs, in_batches
 from edgekd_converters.load.source import LoadOptions, Source
+from edgekd_converters.load.to_tflite import first_line
 from edgekd_converters.observe import Columns, Feed
 from edgekd_converters.quiet import quiet
 from edgekd_converters.tflite_model import load_tflite
@@ -22,7 +23,10 @@ def open_source(path: Path, options: LoadOptions) -> Source:
     if options.signature not in (None, graph.signature.key):
         raise LoadError(f"{path}: a .tflite is read by its first signature only, which is {graph.signature.key!r}")
     original = read_graph(path.read_bytes())
-    interpreter = _interpreter(original, graph)
+    try:
+        interpreter = _interpreter(original, graph)
+    except (RuntimeError, ValueError) as error:
+        raise LoadError(f"{path}: the interpreter refuses the model: {first_line(error)}") from error
     index = {tensor.name: tensor.index for tensor in (*original.inputs, *original.outputs)}
     inputs = {name: index[tensor] for name, tensor in original.signature.inputs.items()}
     outputs = {name: index[tensor] for name, tensor in original.signature.outputs.items()}

@@ -14,6 +14,7 @@ from edgekd_converters.quiet import import_tensorflow, quiet
 
 SIGNATURE = "serving_default"
 _FOREIGN = re.compile(r"'(tf\.\w+)' op is neither a custom op nor a flex op|^\s+tf\.(\w+)\(", re.MULTILINE)
+_COLOURS = re.compile(r"\x1b\[\d*m")
 
 
 def to_tflite(
@@ -54,7 +55,11 @@ def to_tflite(
 
 
 def first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+    """What an exception says first; one that only announces its reason is followed by it."""
+    text = _COLOURS.sub("", str(error))
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    announces = lines[0].endswith(":") or lines[0].startswith("Exception encountered")
+    return " ".join(lines[: 2 if announces else 1])[:300]
 
 
 def _reason(error: Exception) -> str:
