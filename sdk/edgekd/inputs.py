@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgekd.arrays import ArrayData, read_arrays
+from edgekd.arrays import ArrayData
+from edgekd.columns import select
 from edgekd.errors import DataError
 from edgekd.fits import count_classes, public_inputs
 from edgekd.options import ConvertOptions
 from edgekd.samples import TextData, is_unicode, read_text_data, to_ids
+from edgekd.sources import read_samples
 from edgekd.student import Student, open_student
 from edgekd_converters.graph import Graph
 from edgekd_converters.observe import Columns
@@ -23,13 +26,18 @@ from edgekd_runtime.preprocess import TextNgram
 
 Targets = npt.NDArray[np.int32]
 
+_GOLDEN_FILES = 4
+_GOLDEN_FILE_BYTES = 128 << 10
+
 
 @dataclass(frozen=True)
 class Inputs:
-    """Columns are ``(n, …)`` by the model's public input names; targets are ``(n,) int32``.
+    """Columns are ``(n, …)`` by the model's public input names, in the graph's layout; targets are ``(n,) int32``.
 
-    ``samples`` are at most ``max_samples`` rows; ``texts``, where the model takes text, are theirs. ``training`` is all
-    of the same file, read where there will be training; ``labels`` belong to it, ``targets`` to ``evaluation``.
+    ``samples`` are at most ``max_samples`` rows; ``texts``, where the model takes text, are theirs, and so are
+    ``paths``, where every sample is a file. ``training`` is all of the same file, read where there will be training;
+    ``labels`` belong to it, ``targets`` to ``evaluation``. ``class_names``: those that the data give to a model that
+    has none. ``notes``: what was found while reading that people should know.
     """
 
     samples: Columns
@@ -41,6 +49,9 @@ class Inputs:
     out_of_scope: Columns | None
     answers: dict[str, dict[str, str]]
     files: dict[str, str]
+    paths: tuple[Path, ...] = ()
+    class_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def judged(self) -> Columns:
@@ -54,15 +65,32 @@ def count(columns: Columns) -> int:
 
 
 def take(columns: Columns, rows: npt.NDArray[Any] | slice) -> Columns:
-    """Those rows of every column."""
+    """Those rows of every column, in memory; :func:`edgekd.columns.select` leaves them where they are."""
     return {name: column[rows] for name, column in columns.items()}
 
 
-def read_inputs(options: ConvertOptions, student: Student, graph: Graph) -> Inputs:
-    """Raises ``DataError`` naming file, line, text or array."""
+def golden_files(data: Inputs, rows: npt.NDArray[Any]) -> tuple[bytes, ...]:
+    """The files that these samples were made of, to be packed with them: a few small ones, the others empty."""
+    if not data.paths:
+        return ()
+    packed: list[bytes] = []
+    for row in rows:
+        path = data.paths[row]
+        small = sum(map(bool, packed)) < _GOLDEN_FILES and path.stat().st_size <= _GOLDEN_FILE_BYTES
+        packed.append(path.read_bytes() if small else b"")
+    return tuple(packed) if any(packed) else ()
+
+
+def read_inputs(
+    options: ConvertOptions, student: Student, graph: Graph, layouts: Mapping[str, tuple[int, ...]] | None = None
+) -> Inputs:
+    """Raises ``DataError`` naming file, line, text or array.
+
+    ``layouts``: the axes that take the source's inputs to the graph's, where the two differ.
+    """
     if isinstance(student.preprocess, TextNgram):
         return _read_texts(options, student, student.preprocess, next(iter(graph.signature.inputs)))
-    return _read_tensors(options, student, graph)
+    return _read_tensors(options, student, graph, layouts or {})
 
 
 def _read_texts(options: ConvertOptions, student: Student, preprocess: TextNgram, name: str) -> Inputs:
@@ -89,15 +117,24 @@ def _read_texts(options: ConvertOptions, student: Student, preprocess: TextNgram
     )
 
 
-def _read_tensors(options: ConvertOptions, student: Student, graph: Graph) -> Inputs:
+def _read_tensors(
+    options: ConvertOptions, student: Student, graph: Graph, layouts: Mapping[str, tuple[int, ...]]
+) -> Inputs:
     inputs, classes = public_inputs(graph), count_classes(graph)
-    samples = read_arrays(options.samples, inputs, classes)
-    evaluation = read_arrays(options.evaluation, inputs, classes) if options.evaluation else None
-    if evaluation and evaluation.labels is None and classes is not None:
-        raise DataError(f"{evaluation.path}: --eval needs labels, an array 'y' of {classes} classes")
-    foreign = read_arrays(options.out_of_scope, inputs, None) if options.out_of_scope else None
+    how: dict[str, Any] = {"layouts": layouts, "preprocess": student.preprocess}
+    samples = read_samples(options.samples, inputs, classes, labels=student.labels, **how)
+    names = student.labels or samples.classes
+    evaluation, foreign = None, None
+    if options.evaluation:
+        evaluation = read_samples(options.evaluation, inputs, classes, labels=names, labelled=True, **how)
+        if evaluation.labels is None and classes is not None:
+            raise DataError(f"{evaluation.path}: --eval needs labels, an array 'y' of {classes} classes")
+    if options.out_of_scope:
+        foreign = read_samples(options.out_of_scope, inputs, None, **how)
+    chosen = _choose(count(samples.columns), options)
+    parts = [part for part in (samples, evaluation, foreign) if part]
     return Inputs(
-        samples=take(samples.columns, _choose(count(samples.columns), options)),
+        samples=select(samples.columns, chosen),
         texts=(),
         training=samples.columns if options.recover else None,
         labels=samples.labels if options.recover else None,
@@ -106,6 +143,9 @@ def _read_tensors(options: ConvertOptions, student: Student, graph: Graph) -> In
         out_of_scope=foreign.columns if foreign else None,
         answers=_answers(options.answers, student),
         files=_hashes(options, student, samples, evaluation, foreign),
+        paths=tuple(samples.files[row] for row in chosen) if samples.files else (),
+        class_names=() if student.labels else samples.classes or (evaluation.classes if evaluation else ()),
+        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
     )
 
 

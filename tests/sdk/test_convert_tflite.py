@@ -276,7 +276,7 @@ def test_each_kind_of_student_takes_its_kind_of_data(
     fails: Fails, pictures: Any, student_folder: Path, task: Any, tmp_path: Path
 ) -> None:
     output = ["--output", tmp_path / "out"]
-    assert "must be .npz, not .csv" in fails(2, "convert", pictures.model, "--samples", task.train, *output)
+    assert "or a folder, not .csv" in fails(2, "convert", pictures.model, "--samples", task.train, *output)
     assert "must be .csv or .jsonl, not .npz" in fails(
         2, "convert", student_folder, "--samples", pictures.samples, *output
     )
