@@ -1,0 +1,1 @@
+"""How each op is written in ONNX."""
