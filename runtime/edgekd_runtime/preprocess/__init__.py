@@ -14,7 +14,7 @@ from edgekd_runtime.preprocess.audio import Audio
 from edgekd_runtime.preprocess.image import Image
 from edgekd_runtime.preprocess.text_ngram import TextNgram
 
-__all__ = ["Audio", "Image", "Media", "Preprocess", "TextNgram", "fits", "load"]
+__all__ = ["Audio", "Image", "Media", "Preprocess", "TextNgram", "fits", "load", "media_kinds"]
 
 Media = Image | Audio
 """What turns the bytes of a file into one input tensor of a model."""
@@ -39,6 +39,11 @@ def load(spec: object) -> Preprocess:
             "Update edgekd-runtime or convert the model again"
         )
     return _KINDS[kind].from_dict(spec)
+
+
+def media_kinds() -> dict[str, type[Media]]:
+    """The kinds of preprocessing that files go through."""
+    return {image.KIND: Image, audio.KIND: Audio}
 
 
 def fits(preprocess: Preprocess, shape: tuple[int, ...]) -> bool:
