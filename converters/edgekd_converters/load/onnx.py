@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +10,19 @@ import onnx
 
 from edgekd_converters.errors import ConverterError, LoadError, SourceNotFoundError
 from edgekd_converters.graph import Graph, read_graph
-from edgekd_converters.load.onnx2tf_call import NoSuchOpError, can_write_directly, knows, to_tflite
-from edgekd_converters.load.onnx_edit import expanded, with_output_shapes, with_plain_names, without_outputs
+from edgekd_converters.load.onnx2tf_call import CallError, NoSuchOpError, can_write_directly, knows, to_tflite
+from edgekd_converters.load.onnx_edit import (
+    expanded,
+    with_formulas,
+    with_output_shapes,
+    with_plain_names,
+    without_outputs,
+)
 from edgekd_converters.load.onnx_file import read_model
 from edgekd_converters.load.onnx_inputs import settle_inputs
 from edgekd_converters.load.onnx_ports import Axes, Match, match
 from edgekd_converters.load.onnx_prepare import (
+    COMPOSITE,
     MODERN_OPSET,
     find_trivial,
     inferred,
@@ -65,7 +72,8 @@ def _convert(session: Session) -> tuple[Graph, dict[str, Axes]]:
     checks = samples(session)
     best: tuple[float, tuple[Graph, dict[str, Axes]]] | None = None
     first: LoadError | None = None
-    for attempt in _attempts(session.model, checks[0][1]):
+    troubled: set[tuple[str, str]] = set()
+    for attempt in _attempts(session.model, checks[0][1], troubled):
         try:
             excess, made = _try(attempt, session, checks)
         except NoSuchOpError as error:
@@ -73,6 +81,8 @@ def _convert(session: Session) -> tuple[Graph, dict[str, Axes]]:
             break
         except ConverterError as error:
             first = first or LoadError(str(error))
+            if isinstance(error, CallError) and error.op:
+                troubled.add(error.op)
             continue
         if best is None or excess < best[0]:
             best = (excess, made)
@@ -83,18 +93,28 @@ def _convert(session: Session) -> tuple[Graph, dict[str, Axes]]:
     return best[1]
 
 
-def _attempts(model: onnx.ModelProto, outputs: Arrays) -> Iterator[_Attempt]:
-    """onnx2tf's known remedies, the likeliest first."""
+def _attempts(model: onnx.ModelProto, outputs: Arrays, troubled: Set[tuple[str, str]]) -> Iterator[_Attempt]:
+    """onnx2tf's known remedies, the likeliest first.
+
+    ``troubled``: ops that it has failed at meanwhile. Last of all they are written out in plainer ones, and so are
+    those that it may have got wrong.
+    """
     model = with_output_shapes(model, {name: value.shape for name, value in outputs.items()})
     unknown = {(node.domain, node.op_type) for node in model.graph.node if not knows(node.op_type)}
-    whole = inferred(expanded(model, unknown) if unknown else model)
-    plain = simplified(of_opset(whole, MODERN_OPSET))
+    whole = inferred(with_formulas(expanded(model, unknown) if unknown else model))
+    modern = of_opset(whole, MODERN_OPSET)
+    plain = simplified(modern)
     wide = tuple(value.name for value in whole.graph.input if 3 <= len(value.type.tensor_type.shape.dim) <= 5)
     forms = [form for form in (plain, whole) if form is not None]
     for direct in (True, False) if can_write_directly() else (False,):
         for form in forms:
             for keep in dict.fromkeys((tuple(kept_as_they_are(form)), wide, ())):
                 yield _Attempt(form, keep, True, direct)
+    composite = troubled | {(node.domain, node.op_type) for node in modern.graph.node if node.op_type in COMPOSITE}
+    if composite:
+        modern = inferred(expanded(modern, composite))
+        forms = [simplified(modern) or modern, modern]
+        yield from (_Attempt(form, tuple(kept_as_they_are(form)), True, can_write_directly()) for form in forms)
     yield _Attempt(forms[0], tuple(kept_as_they_are(forms[0])), False, False)
 
 

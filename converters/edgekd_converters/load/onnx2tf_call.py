@@ -40,7 +40,15 @@ _ONNX_OPS = {
 """TensorFlow's op → the ONNX op that it comes from, where the names differ."""
 
 
-class NoSuchOpError(LoadError):
+class CallError(LoadError):
+    """onnx2tf gave up. ``op``: domain and name of the ONNX op at which it did, where that is known."""
+
+    def __init__(self, message: str, op: tuple[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.op = op
+
+
+class NoSuchOpError(CallError):
     """Neither onnx2tf nor TFLite has an op for it, however the model is given to them."""
 
 
@@ -66,7 +74,7 @@ def to_tflite(
         options: dict[str, Any] = {"tflite_backend": "flatbuffer_direct" if direct else "tf_converter"}
         options |= {"disable_model_save": not direct, "disable_strict_mode": not strict, "enable_rnn_unroll": True}
         options |= {"keep_shape_absolutely_input_names": list(keep) or None}
-        options |= {"replace_to_pseudo_operators": ["acos", "asin", "atan"]}  # TFLite has none of them
+        options |= {"replace_to_pseudo_operators": ["atan", "erf"]}  # TFLite has neither
         known = inspect.signature(convert).parameters
         try:
             converted = convert(
@@ -169,11 +177,12 @@ def _place(node: onnx.NodeProto | None, nodes: Mapping[str, str]) -> str:
     return f"ONNX op {node.op_type} (node {nodes.get(node.name) or node.name!r})" if node else "the model"
 
 
-def _explained(error: BaseException, model: onnx.ModelProto, nodes: Mapping[str, str]) -> LoadError:
+def _explained(error: BaseException, model: onnx.ModelProto, nodes: Mapping[str, str]) -> CallError:
     text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
     by_name = {node.name: node for node in model.graph.node}
     node = by_name.get(str(getattr(error, "onnx_op_name", "")))
-    where = _place(node, nodes)
+    text = text.split(" error: ")[-1]  # the converter of TensorFlow begins with where its Python code lies
+    where, op = _place(node, nodes), (node.domain, node.op_type) if node else None
     if isinstance(error, ModuleNotFoundError) and "onnx2tf.ops" in text:
         remedy = _REMEDIES.get(node.op_type if node else "", "export the model with a lower opset or without that step")
         return NoSuchOpError(f"{where} is not supported; {remedy}")
@@ -185,5 +194,5 @@ def _explained(error: BaseException, model: onnx.ModelProto, nodes: Mapping[str,
             f"TFLite has no {', '.join(sorted(missing))}, which {where} needs; export it without that step"
         )
     if isinstance(error, SystemExit):
-        return LoadError(f"onnx2tf gives up on {where}; try a model exported with opset 17 and fixed sizes")
-    return LoadError(f"onnx2tf cannot convert {where}: {text[:200] or type(error).__name__}")
+        return CallError(f"onnx2tf gives up on {where}; try a model exported with opset 17 and fixed sizes", op)
+    return CallError(f"onnx2tf cannot convert {where}: {text[:200] or type(error).__name__}", op)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import onnx
 import onnx.inliner
+import onnx.parser
 from onnx import numpy_helper
 
 from edgekd_converters.load.onnx_file import constants, graphs, node_lists
@@ -15,6 +16,19 @@ from edgekd_converters.load.onnx_file import constants, graphs, node_lists
 _FLOAT = onnx.TensorProto.FLOAT
 _OTHER_FLOATS = {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE}
 _TYPE_ATTRIBUTES = ("to", "dtype", "stash_type")
+_DOMAIN = "edgekd"
+_FORMULAS = {
+    "Acos": "a = Sub (one, x) b = Add (one, x) c = Div (a, b) d = Sqrt (c) e = Atan (d) y = Div (e, half)",
+    "Asin": "a = Mul (x, x) b = Sub (one, a) c = Sqrt (b) d = Div (x, c) y = Atan (d)",
+    "Acosh": "a = Mul (x, x) b = Sub (a, one) c = Sqrt (b) d = Add (x, c) y = Log (d)",
+    "Asinh": "s = Sign (x) p = Abs (x) a = Mul (x, x) b = Add (a, one) c = Sqrt (b) d = Add (p, c) e = Log (d)"
+    " y = Mul (s, e)",
+    "Atanh": "a = Add (one, x) b = Sub (one, x) c = Div (a, b) d = Log (c) y = Mul (d, half)",
+    "Cosh": "n = Neg (x) a = Exp (x) b = Exp (n) c = Add (a, b) y = Mul (c, half)",
+    "Sinh": "n = Neg (x) a = Exp (x) b = Exp (n) c = Sub (a, b) y = Mul (c, half)",
+    "Tan": "s = Sin (x) c = Cos (x) y = Div (s, c)",
+}
+"""Ops that TFLite has not."""
 
 
 def copied(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -82,8 +96,29 @@ def without_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelP
 
 
 def expanded(model: onnx.ModelProto, ops: Iterable[tuple[str, str]]) -> onnx.ModelProto:
-    """Nodes of these ops (domain, op) replaced by the plain ops that ONNX defines them by."""
-    return onnx.inliner.inline_selected_functions(model, list(ops), inline_schema_functions=True)
+    """Nodes of these ops (domain, op) replaced by the plain ops that ONNX defines them by, where it can."""
+    try:
+        return onnx.inliner.inline_selected_functions(model, list(ops), inline_schema_functions=True)
+    except Exception:  # it raises where an optional input is absent
+        return model
+
+
+def with_formulas(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Functions that TFLite has not, written out in those that it has."""
+    wanted = {node.op_type for node in model.graph.node if node.op_type in _FORMULAS and not node.domain}
+    if not wanted:
+        return model
+    model = copied(model)
+    opset = next(entry.version for entry in model.opset_import if not entry.domain)
+    for node in model.graph.node:
+        if node.op_type in wanted and not node.domain:
+            node.domain = _DOMAIN
+    model.opset_import.append(onnx.helper.make_opsetid(_DOMAIN, 1))
+    for op in wanted:
+        known = "one = Constant <value = float {1.0}> () half = Constant <value = float {0.5}> ()"
+        head = f'<domain: "{_DOMAIN}", opset_import: ["" : {opset}]> {op} (x) => (y)'
+        model.functions.append(onnx.parser.parse_function(f"{head} {{ {known} {_FORMULAS[op]} }}"))
+    return onnx.inliner.inline_local_functions(model)
 
 
 def with_plain_names(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, str]]:

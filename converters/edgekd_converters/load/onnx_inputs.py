@@ -30,7 +30,8 @@ class _Declared:
 def settle_inputs(model: onnx.ModelProto, given: Mapping[str, tuple[int, ...]]) -> tuple[Port, ...]:
     """Every input with all its sizes known.
 
-    A first axis of unknown size is the batch and becomes 1, unless its symbol names another axis too.
+    A fixed batch becomes 1 where ``given`` says so. A first axis of unknown size is the batch and becomes 1, unless
+    its symbol names another axis too.
     Raises ``LoadError`` where a size remains unknown, where ``given`` contradicts the model, or names no input of it.
     """
     declared = [_declared(value) for value in model.graph.input]
@@ -90,6 +91,8 @@ def _settle(one: _Declared, symbols: Mapping[str, int], given: tuple[int, ...] |
     if given is None and 0 in shape:
         example = ",".join(str(size or (224 if len(shape) == 4 else 128)) for size in shape)
         raise LoadError(f"input {name!r} has unknown sizes [{shown}]; say which, such as --shape {name}={example}")
+    if given is not None and len(shape) == len(known) > 1 and shape[0] == 1:
+        known[0] = 1
     fits = len(shape) == len(known) and all(old in (None, new) for old, new in zip(known, shape, strict=True))
     if not fits or min(shape, default=1) < 1:
         raise LoadError(

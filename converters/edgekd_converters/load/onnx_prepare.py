@@ -21,9 +21,15 @@ from edgekd_converters.quiet import quiet
 
 _IR = range(4, 11)
 """Older ones list constants as inputs; newer ones some tools refuse, though they differ in types alone."""
+COMPOSITE = {
+    *("Attention", "LayerNormalization", "GroupNormalization", "RMSNormalization", "MeanVarianceNormalization"),
+    *("RotaryEmbedding", "CenterCropPad", "NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss", "Gelu", "Mish"),
+}
+"""Ops that ONNX itself defines by several others."""
 MODERN_OPSET = 13
 """Converters read the attributes and defaults of older ones wrongly here and there."""
-_OLDEST_OPSET = 7  # of onnxruntime
+_OPSETS = (7, 22)
+"""What onnxruntime is sure to know."""
 _CHANNELS_FIRST = {
     *("Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool", "GlobalMaxPool", "GlobalAveragePool"),
     *("GlobalLpPool", "BatchNormalization", "InstanceNormalization", "GroupNormalization", "LRN", "DepthToSpace"),
@@ -55,58 +61,61 @@ def normalised(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
     return model, notes
 
 
-def of_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    """The model in an opset at least as new, where ONNX knows how; otherwise as it is."""
-    if all(entry.version >= opset for entry in model.opset_import if entry.domain in ("", "ai.onnx")):
+def of_opset(model: onnx.ModelProto, oldest: int, newest: int | None = None) -> onnx.ModelProto:
+    """The model in an opset no older and no newer, where ONNX knows how; otherwise as it is."""
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
+    wanted = min(max(opset, oldest), newest or max(opset, oldest))
+    if wanted == opset:
         return model
     try:
-        return onnx.version_converter.convert_version(model, opset)
+        return onnx.version_converter.convert_version(model, wanted)
     except Exception:  # it has no rule for every op
         return model
 
 
 def open_session(model: onnx.ModelProto, inputs: Sequence[Port]) -> Session:
-    """The model for these inputs; a fixed batch becomes 1 where the rows are computed apart from each other."""
+    """The model for these inputs. Raises ``LoadError`` when a fixed batch shall become 1 and the rows are not apart."""
     session = _working_session(model, inputs)
-    batches = {port.shape[0] if len(port.shape) > 1 else 0 for port in inputs}
-    if len(batches) > 1 or min(batches) < 2:
-        return session
-    rows = batches.pop()
-    ports = [Port(port.name, port.dtype, (1, *port.shape[1:])) for port in inputs]
-    given, wanted = samples(session, 1)[0]
-    try:
-        single = Session(with_shapes(model, {port.name: port.shape for port in ports}), ports)
-        made = [single.once({name: array[i : i + 1] for name, array in given.items()}) for i in range(rows)]
-    except ConverterError:
-        return session
-    for name, value in wanted.items():
-        parts = [np.asarray(one[name]) for one in made]
-        if any(part.shape != (1, *value.shape[1:]) for part in parts) or excess(value, np.concatenate(parts)) > 1:
-            return session
-    return single
+    fixed = {value.name: value.type.tensor_type.shape.dim for value in model.graph.input}
+    rows = {fixed[port.name][0].dim_value for port in inputs if port.shape and fixed[port.name]}
+    if len(rows) == 1 and (count := rows.pop()) > 1 and all(port.has_batch for port in inputs):
+        many = [Port(port.name, port.dtype, (count, *port.shape[1:])) for port in inputs]
+        if not _apart(_working_session(model, many), session, count):
+            raise LoadError(
+                f"the model has a fixed batch of {count}, whose rows depend on each other; export it with 1"
+            )
+    return session
+
+
+def _apart(whole: Session, single: Session, rows: int) -> bool:
+    """Whether a batch gives for every row what the row alone gives."""
+    given, wanted = samples(whole, 1)[0]
+    made = [single.once({name: array[i : i + 1] for name, array in given.items()}) for i in range(rows)]
+    joined = {name: np.concatenate([np.atleast_1d(one[name]) for one in made]) for name in wanted}
+    return all(joined[name].shape == value.shape and excess(value, joined[name]) <= 1 for name, value in wanted.items())
 
 
 def _working_session(model: onnx.ModelProto, inputs: Sequence[Port]) -> Session:
     """As it is, or in an opset that onnxruntime is made for."""
     shapes = {port.name: port.shape for port in inputs}
-    newer = of_opset(model, _OLDEST_OPSET)
-    if newer is not model:
+    failure: ConverterError | None = None
+    for form in (of_opset(model, _OPSETS[0], _OPSETS[1]), model):
         try:
-            session = Session(with_shapes(newer, shapes), inputs)
+            session = Session(with_shapes(form, shapes), inputs)
             samples(session, 1)
-        except ConverterError:
-            pass
+        except ConverterError as error:
+            failure = error
         else:
             return session
-    return Session(with_shapes(model, shapes), inputs)
+    raise failure or LoadError("onnxruntime cannot run the model")
 
 
-def samples(session: Session, count: int = 2) -> list[tuple[Arrays, Arrays]]:
+def samples(session: Session, count: int = 4) -> list[tuple[Arrays, Arrays]]:
     """Random inputs and the source's outputs, in its own shapes. Raises ``LoadError`` for outputs of no fixed size."""
     random = np.random.default_rng(0)
     made: list[tuple[Arrays, Arrays]] = []
     for number in range(count):
-        given = {port.name: _random(port, random, positive=number % 2 == 1) for port in session.inputs}
+        given = {port.name: _random(port, random, number) for port in session.inputs}
         outputs = session.once(given)
         for name, value in outputs.items():
             if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
@@ -117,12 +126,12 @@ def samples(session: Session, count: int = 2) -> list[tuple[Arrays, Arrays]]:
     return made
 
 
-def _random(port: Port, random: np.random.Generator, *, positive: bool) -> Array:
+def _random(port: Port, random: np.random.Generator, number: int) -> Array:
     if port.dtype.kind != "f":
         return random.integers(0, 2, port.shape).astype(port.dtype)  # every table has a row 0 and a row 1
-    if positive:
+    if number % 2:
         return np.asarray(random.uniform(0, 2, port.shape), port.dtype)
-    return np.asarray(random.standard_normal(port.shape), port.dtype)
+    return np.asarray(random.standard_normal(port.shape) * (1 + number), port.dtype)
 
 
 def simplified(model: onnx.ModelProto) -> onnx.ModelProto | None:

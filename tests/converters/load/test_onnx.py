@@ -152,9 +152,18 @@ def test_sizes_that_are_given(tmp_path: Path) -> None:
     assert source.graph.inputs[0].shape == (1, 6, 10, 3)
 
 
-def test_a_fixed_batch_becomes_one_where_rows_are_apart(tmp_path: Path) -> None:
-    source = opened(image_net(tmp_path / "m.onnx", (4, 3, 8, 8)))
+def test_a_fixed_batch_becomes_one_when_asked(tmp_path: Path) -> None:
+    path = image_net(tmp_path / "m.onnx", (4, 3, 8, 8))
+    source = opened(path, {"image": (1, 3, 8, 8)})
     assert source.graph.inputs[0].shape == (1, 8, 8, 3)
+    assert opened(path).graph.inputs[0].shape == (1, 4, 8, 8, 3)  # otherwise the four are one sample
+
+
+def test_a_batch_whose_rows_depend_on_each_other(tmp_path: Path) -> None:
+    nodes = [node("ReduceMax", "x", "m", axes=[0]), node("Sub", "x m", "y")]
+    path = write(tmp_path / "m.onnx", nodes, [value("x", [4, 3])], [value("y", None)])
+    with pytest.raises(LoadError, match="fixed batch of 4, whose rows depend on each other"):
+        open_source(path, LoadOptions({"x": (1, 3)}))
 
 
 def test_inputs_without_a_batch_get_one(tmp_path: Path) -> None:
@@ -255,8 +264,14 @@ def refused(path: Path) -> str:
 
 
 def test_an_op_that_tflite_has_not_is_named_with_its_node(tmp_path: Path) -> None:
-    message = refused(one_node(tmp_path / "m.onnx", "Acosh"))
-    assert "ONNX op Acosh (node '/y/Acosh')" in message
+    nodes = [node("Unsqueeze", "x a", "u"), node("MaxPool", "u", "y", kernel_shape=[2, 2, 2])]
+    path = write(tmp_path / "m.onnx", nodes, [value("x", [1, 4, 4, 4])], [value("y", None)], {"a": np.array([1])})
+    assert "TFLite has no MaxPool3D, which ONNX op MaxPool (node '/y/MaxPool') needs" in refused(path)
+
+
+@pytest.mark.parametrize("op", ["Sinh", "Cosh", "Tan", "Asinh"])
+def test_functions_that_tflite_has_not_are_written_out(tmp_path: Path, op: str) -> None:
+    opened(one_node(tmp_path / "m.onnx", op))
 
 
 @pytest.mark.parametrize("sizes", [[1, 4], None])
