@@ -181,7 +181,6 @@ def _explained(error: BaseException, model: onnx.ModelProto, nodes: Mapping[str,
     text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
     by_name = {node.name: node for node in model.graph.node}
     node = by_name.get(str(getattr(error, "onnx_op_name", "")))
-    text = text.split(" error: ")[-1]  # the converter of TensorFlow begins with where its Python code lies
     where, op = _place(node, nodes), (node.domain, node.op_type) if node else None
     if isinstance(error, ModuleNotFoundError) and "onnx2tf.ops" in text:
         remedy = _REMEDIES.get(node.op_type if node else "", "export the model with a lower opset or without that step")
@@ -195,4 +194,5 @@ def _explained(error: BaseException, model: onnx.ModelProto, nodes: Mapping[str,
         )
     if isinstance(error, SystemExit):
         return CallError(f"onnx2tf gives up on {where}; try a model exported with opset 17 and fixed sizes", op)
+    text = text.split(" error: ")[-1]  # TensorFlow's converter begins with where the Python code lies
     return CallError(f"onnx2tf cannot convert {where}: {text[:200] or type(error).__name__}", op)
