@@ -139,14 +139,14 @@ def _code_in(config: Any) -> Iterator[str]:
 
 def _code_of(owner: str, node: Config) -> str | None:
     kind, inner = node.get("class_name"), node.get("config")
+    if kind == "__lambda__" or _is_bytecode(node.get("value")):
+        return f"{owner} holds a lambda, whose code is stored in the file"
     if not isinstance(kind, str):
         return None
     name = inner.get("name") if isinstance(inner, dict) else None
     who = f"layer {name!r}" if isinstance(name, str) else owner
     if kind in _CODE_LAYERS:
         return f"{who} is a {kind}, whose code is stored in the file"
-    if kind == "__lambda__":
-        return f"{owner} holds a lambda, whose code is stored in the file"
     module, registered = node.get("module"), node.get("registered_name")
     if isinstance(module, str) and module.split(".")[0] not in _KERAS:
         what = inner if kind == "function" else kind
@@ -154,6 +154,11 @@ def _code_of(owner: str, node: Config) -> str | None:
     if isinstance(registered, str) and ">" in registered and not registered.lower().startswith("keras>"):
         return f"{who} needs {registered!r}, which is not part of Keras"
     return None
+
+
+def _is_bytecode(value: Any) -> bool:
+    """A function as Keras 3 writes it: its code in base64, its defaults, its closure."""
+    return isinstance(value, list) and len(value) == 3 and isinstance(value[0], str)
 
 
 def _size(count: int) -> str:

@@ -55,11 +55,18 @@ def to_tflite(
 
 
 def first_line(error: Exception) -> str:
-    """What an exception says first; one that only announces its reason is followed by it."""
-    text = _COLOURS.sub("", str(error))
+    """What an exception says first, or the reason that it wraps or only announces there."""
+    text = _COLOURS.sub("", str(error)).rpartition("Exception encountered: ")[2]
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
-    announces = lines[0].endswith(":") or lines[0].startswith("Exception encountered")
+    if lines[0] == "in user code:":  # which a stack follows
+        return first_line(RuntimeError("\n".join(lines[_last_frame(lines) + 2 :] or lines[-1:])))
+    announces = lines[0].endswith(":") or "Exception encountered" in lines[0]
     return " ".join(lines[: 2 if announces else 1])[:300]
+
+
+def _last_frame(lines: list[str]) -> int:
+    """Of a stack each frame is two lines, the place and the code."""
+    return max((i for i, line in enumerate(lines) if line.startswith("File ")), default=0)
 
 
 def _reason(error: Exception) -> str:

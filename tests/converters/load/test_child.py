@@ -164,7 +164,7 @@ def test_even_trusted_code_does_not_reach_the_network(keras: Any, tmp_path: Path
     """The code is real and runs: it is told so by the child's own refusal."""
     call = eval("lambda x: (__import__('socket').create_connection(('127.0.0.1', 9)), x)[1]")
     layer = keras.layers.Lambda(call, output_shape=(3,))
-    layer.compute_output_spec = lambda x, **_: x  # or it would run here
+    layer.compute_output_spec = lambda x, **_: keras.KerasTensor(x.shape)  # or it would run here
     inputs = keras.Input((3,))
     keras.Model(inputs, layer(inputs)).save(tmp_path / "m.keras")
     with (
