@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import http.client
 import importlib.util
 import json
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -279,6 +281,46 @@ def test_open_inference_takes_files(ask: Any, pictures: Bundle, picture: bytes) 
 def test_the_kind_is_asked_only_of_models_that_take_files() -> None:
     assert wire.parse_classify(b"abc", "image/png", "image") == wire.ClassifyRequest([b"abc"])
     assert wire.parse_classify(b"abc", "text/plain", None) == wire.ClassifyRequest(["abc"])
+
+
+# --- a server of its own ---
+
+
+@pytest.fixture(scope="module")
+def port(folder: Path) -> Iterator[int]:
+    command = [sys.executable, "-m", "edgekd_runtime", "serve", str(folder / "eye.edgekd"), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        yield int(line.rsplit(":", 1)[1])
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+def test_a_large_file_comes_in_many_pieces(port: int, pictures: Bundle) -> None:
+    """Beyond the 1 MiB that texts may have; and once more, by then with a head that the server knows."""
+    photo = FILES.picture(np.random.default_rng(0).integers(0, 256, (900, 1200, 3), np.uint8))
+    assert len(photo) > 3 << 20
+    wanted = Engine(pictures).classify(photo)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    for _ in range(3):
+        connection.request("POST", "/v1/models/eye:classify", photo, {"Content-Type": "image/png"})
+        response = connection.getresponse()
+        answer = json.loads(response.read())
+        assert (response.status, answer["label"], answer["score"]) == (200, wanted.label, wanted.score)
+
+
+def test_refusals_of_a_server(port: int) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    for kind, body, status in (("audio/wav", b"abc", 415), ("image/png", b"abc", 400), ("image/png", b"", 400)):
+        connection.request("POST", "/v1/models/eye:classify", body, {"Content-Type": kind})
+        response = connection.getresponse()
+        assert (response.status, list(json.loads(response.read()))) == (status, ["error"])
+    connection.putrequest("POST", "/v1/models/eye:classify")
+    connection.putheader("Content-Type", "image/png")
+    connection.putheader("Content-Length", str((16 << 20) + 1))
+    connection.endheaders()
+    assert connection.getresponse().status == 413
 
 
 # --- the command line ---
