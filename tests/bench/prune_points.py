@@ -1,4 +1,4 @@
-"""One point of the pruning curve: plan → prune → recover → int8, measured, and kept on disk once it is finished."""
+"""One point of the pruning curve: plan → prune → recover, kept on disk once it is finished; then int8, every time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from edgekd.versions import versions
 from edgekd_converters.calibrate import calibrate_minmax
 from edgekd_converters.condition import condition
 from edgekd_converters.cost import count_macs, count_parameters
-from edgekd_converters.graph import Graph
+from edgekd_converters.graph import Graph, read_graph
 from edgekd_converters.observe import Columns, feeds
 from edgekd_converters.prune import PruneOptions, PrunePlan, plan_pruning, prune
 from edgekd_converters.quantize import quantize_int8
@@ -30,6 +30,18 @@ from edgekd_runtime import atomic
 
 CALIBRATION = 500
 _HEARTBEAT = 1000
+_QUANTISING = (
+    "calibrate",
+    "condition",
+    "kernels",
+    "limits",
+    "rewrite",
+    "integer",
+    "quantize",
+    "errors",
+    "export",
+    "to_onnx",
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +66,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Point:
-    """``record``: all that was measured. ``stale``: by other code than is here now."""
+    """``record``: all that was measured. ``stale``: pruned and trained by other code than is here now."""
 
     name: str
     record: dict[str, Any]
@@ -62,20 +74,39 @@ class Point:
     stale: bool
 
 
-def finished(original: Graph, job: Job) -> Point | None:
-    """The point as it was measured once, in this run or an earlier one."""
-    folder = _folder(original, job)
-    if not (folder / "record.json").is_file():
-        return None
-    record = json.loads((folder / "record.json").read_text("utf-8"))
-    return Point(job.name, record, folder / "int8.tflite", stale=record["code"] != _code())
+def is_finished(original: Graph, job: Job) -> bool:
+    """Whether the part that takes long was done once, in this run or an earlier one."""
+    return (_folder(original, job) / "record.json").is_file()
 
 
 def measure(original: Graph, job: Job, data: Data) -> Point:
-    """Do the job, which may take an hour, and keep what came out of it."""
+    """Do the job, which may take an hour, unless it is finished; make it int8 and measure both."""
+    folder = _folder(original, job)
+    if not is_finished(original, job):
+        graph, made = _shrunk(original, job, data)
+        atomic.write_bytes(folder / "float.tflite", graph.content)
+        atomic.write_bytes(folder / "record.json", json.dumps(made, indent=1).encode())  # last: now it counts
+    made = json.loads((folder / "record.json").read_text("utf-8"))
+    graph = condition(read_graph((folder / "float.tflite").read_bytes()))
+    samples = {name: column[:CALIBRATION] for name, column in data.train.items()}
+    int8 = quantize_int8(graph, calibrate_minmax(graph, feeds(samples)))
+    atomic.write_bytes(folder / "int8.tflite", int8.content)
+    record = {
+        **made,
+        "name": job.name,
+        "options": _settings(job),
+        "macs": [count_macs(original), count_macs(graph)],
+        "parameters": [count_parameters(original), count_parameters(graph)],
+        "top1": {"float": top1(graph, data), "int8": top1(int8, data)},
+        "versions": versions(),
+    }
+    return Point(job.name, record, folder / "int8.tflite", stale=made["code"] != _code())
+
+
+def _shrunk(original: Graph, job: Job, data: Data) -> tuple[Graph, dict[str, Any]]:
+    """The float graph, and how it came about."""
     seconds: dict[str, float] = {}
-    graph = original
-    made: dict[str, Any] = {}
+    graph, made = original, dict[str, Any]()
     if job.prune:
         with _timed(seconds, "plan"):
             plan = plan_pruning(original, data.train, job.prune)
@@ -88,26 +119,7 @@ def measure(original: Graph, job: Job, data: Data) -> Point:
             recovered = recover(graph, original, data.train, job.recover, labels, _Heartbeat(job.name))
         graph = recovered.graph
         made |= {"loss": recovered.loss, "agreement": recovered.agreement}
-    with _timed(seconds, "quantise"):
-        samples = {name: column[:CALIBRATION] for name, column in data.train.items()}
-        graph = condition(graph)
-        int8 = quantize_int8(graph, calibrate_minmax(graph, feeds(samples)))
-    record = {
-        "name": job.name,
-        "options": _settings(job),
-        **made,
-        "macs": [count_macs(original), count_macs(graph)],
-        "parameters": [count_parameters(original), count_parameters(graph)],
-        "top1": {"float": top1(graph, data), "int8": top1(int8, data)},
-        "seconds": seconds,
-        "code": _code(),
-        "versions": versions(),
-    }
-    folder = _folder(original, job)
-    atomic.write_bytes(folder / "float.tflite", graph.content)
-    atomic.write_bytes(folder / "int8.tflite", int8.content)
-    atomic.write_bytes(folder / "record.json", json.dumps(record, indent=1).encode())  # last: now it counts
-    return Point(job.name, record, folder / "int8.tflite", stale=False)
+    return graph, {**made, "seconds": seconds, "code": _code()}
 
 
 def top1(graph: Graph, data: Data) -> float:
@@ -135,10 +147,12 @@ def _folder(original: Graph, job: Job) -> Path:
 
 
 def _code() -> str:
-    """A digest of the converters' sources."""
+    """A digest of the sources that prune and train."""
     digest = hashlib.sha256()
-    for path in sorted(Path(edgekd_converters.__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
+    folder = Path(edgekd_converters.__file__).parent
+    for path in sorted(folder.rglob("*.py")):
+        if path.stem not in _QUANTISING and path.parent.name not in ("load", "nodes"):
+            digest.update(path.read_bytes())
     return digest.hexdigest()
 
 

@@ -125,7 +125,7 @@ def test_what_does_not_fit_is_refused() -> None:
 
 
 def test_divergence_is_said() -> None:
-    original, columns = graph("ds_cnn"), samples(graph("ds_cnn"), 32, 1)
+    original, columns = graph("text_student"), samples(graph("text_student"), 32, 1)
     with pytest.raises(RecoverError, match=r"diverged at step \d+; take a smaller"):
         recover(original, original, columns, RecoverOptions(20, batch=8, learning_rate=1e30))
 
