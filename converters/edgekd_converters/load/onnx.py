@@ -77,7 +77,7 @@ def _convert(session: Session) -> tuple[Graph, dict[str, Axes]]:
         try:
             excess, made = _try(attempt, session, checks)
         except NoSuchOpError as error:
-            first = first or error
+            first = error  # it tells more than what another backend made of the same op
             break
         except ConverterError as error:
             first = first or LoadError(str(error))

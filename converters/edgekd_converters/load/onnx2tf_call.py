@@ -67,7 +67,7 @@ def to_tflite(
     Raises ``LoadError``, with the node at fault where it is known.
     """
     with _contained() as folder:
-        from onnx2tf import convert
+        from onnx2tf.onnx2tf import convert  # the package has a wrapper without the names of the options
 
         onnx.save(model, folder / "model.onnx")
         np.save(folder / _SAMPLE, np.random.default_rng(0).random((20, 128, 128, 3), np.float32), allow_pickle=False)

@@ -26,6 +26,7 @@ _FORMULAS = {
     "Atanh": "a = Add (one, x) b = Sub (one, x) c = Div (a, b) d = Log (c) y = Mul (d, half)",
     "Cosh": "n = Neg (x) a = Exp (x) b = Exp (n) c = Add (a, b) y = Mul (c, half)",
     "Sinh": "n = Neg (x) a = Exp (x) b = Exp (n) c = Sub (a, b) y = Mul (c, half)",
+    "Softsign": "a = Abs (x) b = Add (a, one) y = Div (x, b)",
     "Tan": "s = Sin (x) c = Cos (x) y = Div (s, c)",
 }
 """Ops that TFLite has not."""

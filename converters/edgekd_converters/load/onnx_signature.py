@@ -69,20 +69,18 @@ class _Writer:
         if isinstance(one, Port):
             return self._tensor(one.public_shape, getattr(schema.TensorType, one.dtype.name.upper()))
         inner = self._main.tensors[one.index]
-        shape = _public_sizes(one, _sizes(inner))
-        if shape == _sizes(inner):
+        if one.port.has_batch and one.axes is not None:
             return one.index
-        outer = self._tensor(shape, inner.type)
+        outer = self._tensor(_public_sizes(one), inner.type)
         self._before.append(self._reshape(outer, one.index))
         return outer
 
     def add_output(self, one: Matched, taken: set[int]) -> int:
         """A tensor of its own: to be two outputs at once, or an input too, is more than some tools take."""
         inner = self._main.tensors[one.index]
-        shape = _public_sizes(one, _sizes(inner))
-        if shape == _sizes(inner) and one.index not in taken:
+        if one.port.has_batch and one.axes is not None and one.index not in taken:
             return one.index
-        outer = self._tensor(shape, inner.type)
+        outer = self._tensor(_public_sizes(one), inner.type)
         self._main.operators.append(self._reshape(one.index, outer))
         return outer
 
@@ -151,10 +149,9 @@ def _empty() -> Any:
     return model
 
 
-def _public_sizes(one: Matched, inner: tuple[int, ...]) -> tuple[int, ...]:
-    if one.axes is None:
-        return one.port.public_shape
-    return inner if one.port.has_batch else (1, *inner)
+def _public_sizes(one: Matched) -> tuple[int, ...]:
+    shape = one.port.public_shape
+    return tuple(shape[axis] for axis in _public_axes(one) or range(len(shape)))
 
 
 def _entry(name: str, index: int) -> Any:

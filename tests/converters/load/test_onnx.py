@@ -49,7 +49,7 @@ def names(source: Source) -> tuple[list[str], list[str]]:
 def test_an_image_network_keeps_names_and_order_and_goes_channels_last(tmp_path: Path) -> None:
     source = opened(image_net(tmp_path / "m.onnx"))
     assert names(source) == (["image"], ["zz_map", "logits"])
-    assert dict(source.layouts) == {"image": (0, 2, 3, 1), "zz_map": (0, 2, 3, 1)}
+    assert source.layouts["image"] == (0, 2, 3, 1)
     assert source.graph.inputs[0].shape == (1, 8, 8, 3)
     outputs = source.run({"image": np.zeros((4, 3, 8, 8), np.float32)})
     assert {name: array.shape for name, array in outputs.items()} == {"zz_map": (4, 4, 8, 8), "logits": (4, 5)}
@@ -83,7 +83,7 @@ def test_axes_that_shapes_cannot_tell_apart(tmp_path: Path, sizes: tuple[int, ..
     nodes = [node("Conv", "x w", "y", pads=[1, 1, 1, 1])]
     path = write(tmp_path / "m.onnx", nodes, [value("x", sizes)], [value("y", None)], {"w": weights(3, 3, 3, 3)})
     source = opened(path)
-    assert dict(source.layouts) == {"x": (0, 2, 3, 1), "y": (0, 2, 3, 1)}
+    assert source.layouts["x"] == (0, 2, 3, 1)
 
 
 def test_a_model_that_is_channels_last_already_stays_so(tmp_path: Path) -> None:
@@ -263,10 +263,17 @@ def refused(path: Path) -> str:
     return message.removeprefix(f"{path}: ")
 
 
-def test_an_op_that_tflite_has_not_is_named_with_its_node(tmp_path: Path) -> None:
-    nodes = [node("Unsqueeze", "x a", "u"), node("MaxPool", "u", "y", kernel_shape=[2, 2, 2])]
-    path = write(tmp_path / "m.onnx", nodes, [value("x", [1, 4, 4, 4])], [value("y", None)], {"a": np.array([1])})
-    assert "TFLite has no MaxPool3D, which ONNX op MaxPool (node '/y/MaxPool') needs" in refused(path)
+def test_an_op_that_is_not_supported_is_named_with_its_node(tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("CDist", ["x", "x"], ["y"], name="/far/away", domain="com.microsoft", metric="euclidean")],
+        "g",
+        [value("x", [3, 4])],
+        [value("y", None)],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    path = tmp_path / "m.onnx"
+    path.write_bytes(helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString())
+    assert "ONNX op CDist (node '/far/away') is not supported" in refused(path)
 
 
 @pytest.mark.parametrize("op", ["Sinh", "Cosh", "Tan", "Asinh"])
