@@ -61,7 +61,9 @@ class Golden:
 class Bundle:
     """A model with all that belongs to it.
 
-    ``inputs`` and ``outputs`` map public tensor names to those inside the flatbuffer, in order. ``precision`` says what
+    ``inputs`` and ``outputs`` map public tensor names to those inside the flatbuffer, in order. ``layouts``: of public
+    tensors whose axes the source model had in another order, the permutation that takes its arrays to the flatbuffer's,
+    ``(0, 2, 3, 1)`` for NCHW; callers see the source's. ``precision`` says what
     the arithmetic is (``"int8"`` always means full integer). ``scores``: what a classifier's first output is;
     probabilities are taken as they are, logits go through a softmax. ``threshold``: a top score below it is out of
     scope. ``answers``: label → language → text.
@@ -80,6 +82,7 @@ class Bundle:
     answers: dict[str, dict[str, str]] = field(default_factory=dict)
     golden: Golden | None = None
     created_by: str = ""
+    layouts: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for what, value in (("name", self.name), ("version", self.version)):
@@ -91,6 +94,9 @@ class Bundle:
             raise BundleError(f"scores {str(self.scores)[:40]!r} are not known; they are logits or probabilities")
         if broken := [label for label in self.labels if "\n" in label]:
             raise BundleError(f"label {broken[0]!r} holds a line break")
+        for name, axes in self.layouts.items():
+            if sorted(axes) != list(range(len(axes))) or not axes or axes[0] or name not in self.inputs | self.outputs:
+                raise BundleError(f"tensor {name[:99]!r}: {list(axes)[:9]} is no order of its axes, the batch first")
 
     def save(self, path: Path) -> None:
         """Write the bundle to ``path``, atomically; the same content gives the same bytes."""
@@ -101,8 +107,8 @@ class Bundle:
             "name": self.name,
             "version": self.version,
             "precision": self.precision,
-            "inputs": [{"name": name, "tensor": tensor} for name, tensor in self.inputs.items()],
-            "outputs": [{"name": name, "tensor": tensor} for name, tensor in self.outputs.items()],
+            "inputs": self._described(self.inputs),
+            "outputs": self._described(self.outputs),
             "scores": self.scores,
             "threshold": self.threshold,
             "golden": _describe_golden(self.golden) if self.golden else None,
@@ -114,6 +120,12 @@ class Bundle:
             for name, data in {_MANIFEST: _json_bytes(manifest), **members}.items():
                 archive.writestr(zipfile.ZipInfo(name, _EPOCH), data)
         atomic.write_bytes(path, buffer.getvalue())
+
+    def _described(self, names: Mapping[str, str]) -> list[dict[str, Any]]:
+        entries = [{"name": name, "tensor": tensor} for name, tensor in names.items()]
+        return [
+            {**one, "axes": list(self.layouts[one["name"]])} if one["name"] in self.layouts else one for one in entries
+        ]
 
     def _members(self) -> dict[str, bytes]:
         members = {"model.tflite": self.model}
@@ -173,6 +185,11 @@ def _from_members(manifest: Mapping[str, Any], members: Mapping[str, bytes]) -> 
         answers=_answers(json.loads(members.get("answers.json", b"{}"))),
         golden=_read_golden(manifest["golden"], members) if manifest["golden"] else None,
         created_by=str(manifest["created_by"]),
+        layouts={
+            str(entry["name"]): tuple(map(int, entry["axes"]))
+            for entry in (*manifest["inputs"], *manifest["outputs"])
+            if "axes" in entry
+        },
     )
 
 

@@ -245,7 +245,7 @@ def _stages(engine: Engine, file: Path | None, text: str | None) -> dict[str, ti
     if golden is None:
         raise InputError("the bundle has no golden samples to run; give a FILE, or --text to a bundle of texts")
     raw = golden.texts or [one for one in golden.raw if one]
-    return timing.raw_stages(engine, raw) if raw else timing.tensor_stages(engine, golden.inputs)
+    return timing.raw_stages(engine, raw) if raw else timing.tensor_stages(engine, engine.golden_inputs())
 
 
 if __name__ == "__main__":

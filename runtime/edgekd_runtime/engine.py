@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import exp, isfinite
 from typing import Any, NamedTuple
 
@@ -58,6 +59,9 @@ class Engine:
         )
         self._lock = threading.Lock()
         self._check_shapes()
+        self.inputs, self.outputs = (
+            tuple(self._as_seen(spec) for spec in specs) for specs in (self.backend.inputs, self.backend.outputs)
+        )
         self._prepare = self._preparation()
         if bundle.golden is not None:
             self._check_golden(bundle.golden)
@@ -71,14 +75,6 @@ class Engine:
     @property
     def takes_text(self) -> bool:
         return self.takes == "text"
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        return self.backend.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        return self.backend.outputs
 
     def preprocess(self, raw: object) -> list[npt.NDArray[Any]]:
         """A raw text, or a file's bytes → the model's input as stored, with the batch axis. Raises ``InputError``."""
@@ -101,7 +97,7 @@ class Engine:
 
     def store(self, inputs: Arrays) -> list[npt.NDArray[Any]]:
         """Named tensors → the model's inputs in order, as they are stored. Raises ``InputError`` as ``infer`` does."""
-        columns = [self._fit(spec, inputs) for spec in self.inputs]
+        columns = [self._to_model(spec.name, self._fit(spec, inputs)) for spec in self.inputs]
         if extra := set(inputs) - {spec.name for spec in self.inputs}:
             wanted = ", ".join(spec.name for spec in self.inputs)
             raise InputError(f"there is no input {sorted(extra)[0]!r}; the model's inputs are: {wanted}")
@@ -109,11 +105,19 @@ class Engine:
             raise InputError("the inputs have different batch sizes")
         return columns
 
+    def golden_inputs(self) -> Arrays:
+        """Of the bundle's golden samples, as a caller would send them; empty where it has none."""
+        golden = self.bundle.golden
+        return {name: self._to_source(name, array) for name, array in golden.inputs.items()} if golden else {}
+
     def outputs_of(self, columns: list[npt.NDArray[Any]]) -> Arrays:
         """Stored inputs in order, any number of rows → all outputs by name, dequantised. Raises ``InputError``."""
         rows = [self.invoke([column[i : i + 1] for column in columns]) for i in range(len(columns[0]))]
         stacked = [np.concatenate([row[k] for row in rows]) for k in range(len(self.outputs))]
-        answer = {spec.name: spec.dequantize(array) for spec, array in zip(self.outputs, stacked, strict=True)}
+        answer = {
+            spec.name: self._to_source(spec.name, spec.dequantize(array))
+            for spec, array in zip(self.outputs, stacked, strict=True)
+        }
         if strange := [name for name, array in answer.items() if not np.isfinite(array).all()]:
             raise InputError(f"the model's output {strange[0]!r} holds NaN or infinity for this input")
         return answer
@@ -170,23 +174,39 @@ class Engine:
 
     def _check_shapes(self) -> None:
         """The bundle's own parts must fit each other before anybody is served."""
-        for spec in (*self.inputs, *self.outputs):
+        inputs, outputs = self.backend.inputs, self.backend.outputs
+        for spec in (*inputs, *outputs):
             if not spec.shape or spec.shape[0] != 1:
                 raise BundleError(
                     f"tensor {spec.name!r} has shape {list(spec.shape)}; the first axis must be a batch of 1"
                 )
+            if (axes := self.bundle.layouts.get(spec.name)) and len(axes) != len(spec.shape):
+                raise BundleError(f"tensor {spec.name!r} has shape {list(spec.shape)}, its layout {len(axes)} axes")
         preprocess, labels = self.bundle.preprocess, self.bundle.labels
-        if preprocess and (len(self.inputs) != 1 or not fits(preprocess, self.inputs[0].shape)):
+        if preprocess and (len(inputs) != 1 or not fits(preprocess, inputs[0].shape)):
             raise BundleError(f"preprocess.json makes {(1, *preprocess.shape)}, which is not what the model takes")
-        if labels and self.outputs[0].shape != (1, len(labels)):
-            raise BundleError(f"labels.txt has {len(labels)} labels, the model's output is {self.outputs[0].shape}")
+        if labels and outputs[0].shape != (1, len(labels)):
+            raise BundleError(f"labels.txt has {len(labels)} labels, the model's output is {outputs[0].shape}")
+
+    def _as_seen(self, spec: TensorSpec) -> TensorSpec:
+        """With the shape that callers see, which is the source's."""
+        axes = self.bundle.layouts.get(spec.name)
+        return replace(spec, shape=tuple(spec.shape[axes.index(i)] for i in range(len(axes)))) if axes else spec
+
+    def _to_model(self, name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        axes = self.bundle.layouts.get(name)
+        return np.ascontiguousarray(array.transpose(axes)) if axes else array
+
+    def _to_source(self, name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        axes = self.bundle.layouts.get(name)
+        return np.ascontiguousarray(array.transpose(np.argsort(axes))) if axes else array
 
     def _preparation(self) -> Callable[[object], npt.NDArray[Any]] | None:
         """Raw input → the one input tensor as stored, without the batch axis."""
         preprocess = self.bundle.preprocess
         if preprocess is None or isinstance(preprocess, TextNgram):
             return preprocess
-        spec = self.inputs[0]
+        spec = self.backend.inputs[0]
         prepared = preprocess.prepared(spec.quantize)
         return lambda raw: prepared(raw).reshape(spec.shape[1:])
 
@@ -194,8 +214,8 @@ class Engine:
         where = f"bundle {self.bundle.name!r} on {self.backend.name} {self.backend.version}"
         if not len(golden):
             raise BundleError(f"{where}: golden.bin holds no samples")
-        arrays = [(spec, golden.inputs.get(spec.name)) for spec in self.inputs]
-        arrays += [(spec, golden.outputs.get(spec.name)) for spec in self.outputs]
+        arrays = [(spec, golden.inputs.get(spec.name)) for spec in self.backend.inputs]
+        arrays += [(spec, golden.outputs.get(spec.name)) for spec in self.backend.outputs]
         for spec, array in arrays:
             if array is None or array.shape != (len(golden), *spec.shape[1:]) or array.dtype != spec.dtype:
                 raise BundleError(f"{where}: golden.bin does not fit the model's tensor {spec.name!r}")

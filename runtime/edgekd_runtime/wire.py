@@ -183,11 +183,7 @@ def _tensor(name: str, entry: Mapping[str, Any]) -> npt.NDArray[Any]:
 def answer_infer(request: InferRequest, engine: Engine) -> dict[str, Any]:
     """Run the request; the JSON object of the answer."""
     if request.raw is not None:
-        rows = [engine.invoke(engine.preprocess(one)) for one in request.raw]
-        arrays = {
-            spec.name: spec.dequantize(np.concatenate([row[k] for row in rows]))
-            for k, spec in enumerate(engine.outputs)
-        }
+        arrays = engine.outputs_of([np.concatenate([engine.preprocess(one)[0] for one in request.raw])])
     else:
         arrays = engine.infer(request.tensors)
     outputs = [_output(name, "FP32", array.shape, array.ravel().tolist()) for name, array in arrays.items()]

@@ -125,3 +125,11 @@ def float_add() -> Callable[[int], bytes]:
         )
 
     return build
+
+
+@pytest.fixture(scope="session")
+def float_relu() -> bytes:
+    """y = max(x, 0), (1, 2, 3, 4) float32."""
+    model = TinyModel()
+    x, y = (model.tensor(name, (1, 2, 3, 4), schema.TensorType.FLOAT32) for name in ("x", "y"))
+    return model.build(schema.BuiltinOperator.RELU, 1, schema.BuiltinOptions.NONE, None, [x], y, 1)

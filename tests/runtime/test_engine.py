@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edgekd_runtime.bundle import Bundle, Golden, Scores
+from edgekd_runtime.bundle import Bundle, Golden, Scores, load_bundle
 from edgekd_runtime.engine import MAX_BATCH, Engine
 from edgekd_runtime.errors import BundleError, GoldenError, InputError
 from edgekd_runtime.preprocess import TextNgram
@@ -132,7 +134,7 @@ def test_stored_probabilities_are_dequantised(bundle: Bundle, monkeypatch: pytes
     spec = replace(engine.outputs[0], scale=1 / 256, zero_point=-128)
     stored = np.full((1, len(bundle.labels)), -128, np.int8)
     stored[0, 1], stored[0, 3] = 64, -64
-    monkeypatch.setattr(engine.backend, "outputs", (spec,))
+    monkeypatch.setattr(engine, "outputs", (spec,))
     monkeypatch.setattr(engine.backend, "invoke", lambda arrays: [stored])
     first, second, _, fourth = bundle.labels[:4]
     assert engine.classify("hello", 3).top == ((second, 0.75), (fourth, 0.25), (first, 0))
@@ -285,3 +287,33 @@ def test_threads_share_an_engine(bundle: Bundle) -> None:
     with ThreadPoolExecutor(8) as pool:
         for _ in range(5):
             assert list(pool.map(lambda text: engine.classify(text, 5), texts)) == expected
+
+
+# --- layouts ---
+
+
+@pytest.fixture(scope="module")
+def nchw(float_relu: bytes) -> Bundle:
+    """Of a model that took and gave (1, 4, 2, 3), now (1, 2, 3, 4)."""
+    axes = (0, 2, 3, 1)
+    return Bundle("relu", float_relu, "float32", {"x": "x"}, {"y": "y"}, layouts={"x": axes, "y": axes})
+
+
+def test_callers_see_the_layout_of_the_source(nchw: Bundle) -> None:
+    engine = Engine(nchw)
+    assert (engine.inputs[0].shape, engine.outputs[0].shape) == ((1, 4, 2, 3), (1, 4, 2, 3))
+    sent = np.random.default_rng(0).normal(size=(3, 4, 2, 3)).astype(np.float32)
+    np.testing.assert_array_equal(engine.infer({"x": sent})["y"], np.maximum(sent, 0))
+    with pytest.raises(InputError, match=re.escape("must have shape [-1, 4, 2, 3], not [1, 2, 3, 4]")):
+        engine.infer({"x": sent[:1].transpose(0, 2, 3, 1)})
+
+
+def test_layouts_survive_in_the_file(nchw: Bundle, tmp_path: Path) -> None:
+    nchw.save(tmp_path / "relu.edgekd")
+    assert load_bundle(tmp_path / "relu.edgekd").layouts == nchw.layouts
+
+
+@pytest.mark.parametrize("axes", [(0, 1), (1, 0, 2, 3), (0, 2, 2, 1), ()])
+def test_a_layout_that_is_no_order_of_the_axes_is_refused(nchw: Bundle, axes: tuple[int, ...]) -> None:
+    with pytest.raises(BundleError, match=r"axes"):
+        Engine(replace(nchw, layouts={"x": axes}))
