@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from ai_edge_litert import schema_py_generated as schema
 from ai_edge_quantizer import quantizer, recipe
 
 from edgekd_converters.calibrate import Ranges
 from edgekd_converters.errors import QuantizeError
-from edgekd_converters.graph import Graph, read_graph
+from edgekd_converters.graph import Graph, read_graph, write_model
 from edgekd_converters.integer import require_integer
 from edgekd_converters.kernels import known_to_quantizer
 from edgekd_converters.limits import Bounds, within_limits
@@ -29,7 +30,7 @@ def quantize_int8(graph: Graph, ranges: Ranges) -> Graph:
     statistics = _statistics(graph, *within_limits(graph, ranges))
     with tempfile.TemporaryDirectory(prefix="edgekd-") as folder:
         source = Path(folder) / "float.tflite"
-        source.write_bytes(graph.content)
+        source.write_bytes(_with_signatures(graph))
         try:
             with quiet(), known_to_quantizer():
                 writer = quantizer.Quantizer(str(source), recipe.static_wi8_ai8())
@@ -41,6 +42,15 @@ def quantize_int8(graph: Graph, ranges: Ranges) -> Graph:
     result = read_graph(content)
     require_integer(result)
     return result
+
+
+def _with_signatures(graph: Graph) -> bytes:
+    """With an empty list of them where the file has none, which ai-edge-quantizer 0.5 trips over."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(graph.content, 0))
+    if model.signatureDefs is not None:
+        return graph.content
+    model.signatureDefs = []
+    return write_model(model)
 
 
 def _statistics(graph: Graph, ranges: Ranges, bounds: Bounds) -> dict[str, dict[str, npt.NDArray[np.float64]]]:

@@ -88,6 +88,6 @@ def test_a_chain_of_them_needs_nothing_in_between(to_tflite: Callable[..., bytes
 def test_the_quantiser_forgets_again_what_it_was_told() -> None:
     before = tfl_flatbuffer_utils.TFL_OP_CODE_TO_NAME
     with pytest.raises(ZeroDivisionError), known_to_quantizer():
-        assert len(tfl_flatbuffer_utils.TFL_OP_CODE_TO_NAME) == len(before) + len(KNOWN_AS)
+        assert len(tfl_flatbuffer_utils.TFL_OP_CODE_TO_NAME) > len(before)
         1 / 0  # noqa: B018
     assert tfl_flatbuffer_utils.TFL_OP_CODE_TO_NAME is before
