@@ -1,0 +1,121 @@
+"""One row of the conformance table, in a process of its own: ``conformance_case.py FAMILY NAME RECORD``."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from conformance_cases import FAMILIES, Made
+from edgekd.verify import run_graph
+from edgekd_converters.calibrate import calibrate_minmax
+from edgekd_converters.condition import condition
+from edgekd_converters.cost import count_macs
+from edgekd_converters.errors import ConverterError, PruneError
+from edgekd_converters.graph import Graph
+from edgekd_converters.load import Opened, open_model
+from edgekd_converters.load.equivalence import check, to_graph
+from edgekd_converters.observe import Columns, feeds
+from edgekd_converters.prune import PruneOptions, plan_pruning, prune
+from edgekd_converters.quantize import quantize_int8
+from edgekd_converters.quiet import quiet
+
+MEMORY_BYTES = 14 << 30
+_AMOUNT = 0.3
+
+
+def main() -> None:
+    family, name, record = sys.argv[1:]
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES,) * 2)
+    results: dict[str, Any] = {}
+    for _ in run(family, name, results):  # after every step what is known so far, should the next one crash
+        Path(record).write_text(json.dumps(results), encoding="utf-8")
+
+
+def run(family: str, name: str, results: dict[str, Any]) -> Iterator[None]:
+    """Fill ``results`` step by step: step → ``{"ok": …, "why" or figures, "s": seconds}``."""
+    with tempfile.TemporaryDirectory(prefix="edgekd-conformance-") as folder, ExitStack() as stack:
+        with quiet():
+            made = FAMILIES[family].make(name, Path(folder))
+        results["bytes"] = made.path.stat().st_size
+        with _step(results, "loads"):
+            opened = stack.enter_context(open_model(made.path))
+        yield
+        if not results["loads"]["ok"]:
+            return
+        graph, columns = opened.graph, to_graph(made.columns, opened.layouts)
+        with _step(results, "equivalent") as figures:
+            figures |= equivalence(opened, made)
+        yield
+        with _step(results, "prunes") as figures:
+            graph = pruned(graph, columns, figures)
+        yield
+        with _step(results, "int8") as figures:
+            figures["rmse"] = int8_error(graph, columns)
+        yield
+
+
+@contextmanager
+def _step(results: dict[str, Any], name: str) -> Iterator[dict[str, Any]]:
+    """Times it; whatever goes wrong is written down. One line."""
+    start = time.perf_counter()
+    figures: dict[str, Any] = {"ok": True}
+    try:
+        yield figures
+    except (ConverterError, MemoryError) as error:
+        figures |= {"ok": False, "why": str(error) or type(error).__name__}
+    except Exception as error:  # not one of ours: a bug, and to be told as one
+        figures |= {"ok": False, "why": f"{type(error).__name__}: {error}", "bug": True}
+    figures["s"] = round(time.perf_counter() - start, 1)
+    results[name] = figures
+
+
+def equivalence(opened: Opened, made: Made) -> dict[str, Any]:
+    """Largest difference as a share of what is allowed, on all rows; or on the one row that has a known answer."""
+    run_source: Callable[[Columns], Any] = opened.run
+    columns = made.columns
+    if made.expected is not None:
+        expected = made.expected
+        columns = {name: column[:1] for name, column in columns.items()}
+        run_source = lambda _: expected  # noqa: E731
+    result = check(opened.graph, opened.layouts, columns, run_source, opened.layers)
+    return {"difference": result.max_difference, "excess": result.worst.excess}
+
+
+def pruned(graph: Graph, columns: Columns, figures: dict[str, Any]) -> Graph:
+    """The quick way. A model without a layer stays as it is."""
+    if not count_macs(graph):
+        figures["ok"] = None
+        return graph
+    options = PruneOptions(_AMOUNT, uniform=True, importance="weight", refit=False)
+    plan = plan_pruning(graph, columns, options)
+    slim = prune(graph, plan, columns, options)
+    if not np.isfinite(run_graph(slim, columns)).all():
+        raise PruneError("the pruned graph gives NaN or infinity")
+    figures |= {"macs": [count_macs(graph), count_macs(slim)]}
+    return slim
+
+
+def int8_error(graph: Graph, columns: Columns) -> float:
+    """Full int8 of the pruned graph against its float: root mean square of the difference over that of the output."""
+    ready = condition(graph)
+    int8 = quantize_int8(ready, calibrate_minmax(ready, feeds(columns)))
+    wanted, got = (_outputs(one, columns) for one in (ready, int8))
+    return float(np.sqrt(np.square(got - wanted).mean() / max(float(np.square(wanted).mean()), 1e-30)))
+
+
+def _outputs(graph: Graph, columns: Columns) -> npt.NDArray[np.float64]:
+    return run_graph(graph, columns).astype(np.float64)
+
+
+if __name__ == "__main__":
+    main()
