@@ -14,6 +14,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from edgekd_converters.errors import NotIntegerError
 from edgekd_converters.graph import Graph, Op
+from edgekd_converters.response import plain_response
 from edgekd_converters.rewrite import Draft
 from edgekd_converters.unroll import unroll_lstm
 
@@ -78,6 +79,17 @@ def _product(draft: Draft, op: Op, factor: npt.NDArray[np.float32] | None) -> bo
     return True
 
 
+def _sum(draft: Draft, graph: Graph, op: Op) -> bool:
+    """a + b + c … two at a time."""
+    first, *others = (tensor.index for tensor in op.inputs)
+    if op.outputs[0].dtype != "FLOAT32" or not others:
+        return False
+    for other in others[:-1]:
+        first = draft.call("ADD", [first, other], op.outputs[0].shape, schema.AddOptionsT())
+    draft.write("ADD", [first, others[-1]], [op.outputs[0].index], schema.AddOptionsT())
+    return True
+
+
 def _parts(draft: Draft, graph: Graph, op: Op) -> bool:
     """One slice for each part that is used, where some are not: the quantiser leaves an unused output in float."""
     used = {t.index for other in graph.main for t in other.inputs} | {t.index for t in graph.outputs}
@@ -103,5 +115,7 @@ _RULES: dict[str, _Rule] = {
     "NEG": _neg,
     "SQUARE": _square,
     "DIV": _div,
+    "ADD_N": _sum,
+    "LOCAL_RESPONSE_NORMALIZATION": plain_response,
     **dict.fromkeys(("SPLIT", "SPLIT_V", "UNPACK"), _parts),
 }

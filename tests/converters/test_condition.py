@@ -92,6 +92,31 @@ def test_a_division_by_zero_stays() -> None:
     assert condition(original) is original
 
 
+@generated
+@given(data=st.data())
+def test_a_sum_of_many_is_added_two_at_a_time(data: Any) -> None:
+    case = CASES["ADD_N"](data.draw)
+    assert [op.name for op in condition(build("ADD_N", case)).main] == ["ADD"] * (len(case.operands) - 1)
+    assert_same_and_close_in_int8(build("ADD_N", case), case)
+
+
+@pytest.mark.parametrize(("beta", "alpha"), [(0.5, 0.3), (0.75, 0.3), (0.75, 1e-4), (1.0, 0.3)])
+def test_local_response_normalisation_becomes_plain_ops(beta: float, alpha: float) -> None:
+    stated = options("LocalResponseNormalization", radius=2, bias=1.5, alpha=alpha, beta=beta)
+    case = Case(stated, (Given((1, 3, 3, 7)),))
+    original = build("LOCAL_RESPONSE_NORMALIZATION", case)
+    assert {op.name for op in condition(original).main} == {"MUL", "CONV_2D", "RSQRT"}
+    assert_same_and_close_in_int8(original, case)
+
+
+@pytest.mark.parametrize("stated", [{"beta": 0.6}, {"bias": 0.0}, {"alpha": -1.0}])
+def test_local_response_normalisation_of_a_rarer_kind_stays(stated: dict[str, float]) -> None:
+    usual = {"radius": 2, "bias": 1.0, "alpha": 0.1, "beta": 0.75}
+    case = Case(options("LocalResponseNormalization", **{**usual, **stated}), (Given((1, 1, 1, 4), low=1),))
+    rare = build("LOCAL_RESPONSE_NORMALIZATION", case)
+    assert condition(rare) is rare
+
+
 @pytest.mark.parametrize("name", ["SPLIT", "SPLIT_V", "UNPACK"])
 @generated
 @given(data=st.data())
