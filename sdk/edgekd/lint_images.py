@@ -11,7 +11,7 @@ from edgekd.finding import Finding, warning
 
 Array = npt.NDArray[Any]
 
-_PICTURES = 256
+_MOST_PIXELS = 1 << 21
 _LEAST_SIDE = 8
 _SMOOTHER = 0.85  # three pixels apart differ 1.4 to 2 times as much as neighbours
 
@@ -27,7 +27,7 @@ def check_layout(name: str, column: Array) -> list[Finding]:
     Pictures are smooth along both their sides. In the wrong order, what stands side by side lies several pixels apart;
     put right, both sides become smoother, which no true picture does when it is scrambled so.
     """
-    some = column[:: max(1, len(column) // _PICTURES)].astype(np.float32)
+    some = column[:: max(1, column.size // _MOST_PIXELS)].astype(np.float32)
     count, height, width, colours = some.shape
     if colours == 1:
         return []

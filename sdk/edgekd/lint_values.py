@@ -46,12 +46,14 @@ def scan(column: Any) -> Scan:
     bad_rows = bad = 0
     low, high = math.inf, -math.inf
     for start in range(0, count, step):
-        part = np.asarray(column[start : start + step]).astype(np.float64)
-        finite = np.isfinite(part)
-        bad_rows += int((~finite.reshape(len(part), -1).all(1)).sum())
-        bad += int((~finite).sum())
-        low = min(low, float(np.min(part, where=finite, initial=np.inf)))
-        high = max(high, float(np.max(part, where=finite, initial=-np.inf)))
+        part = np.asarray(column[start : start + step])
+        least, most = float(part.min()), float(part.max())
+        if not math.isfinite(least + most):  # NaN wins every comparison that min and max make
+            finite = np.isfinite(part)
+            bad_rows += int((~finite.reshape(len(part), -1).all(1)).sum())
+            bad += int((~finite).sum())
+            least, most = (float(part[finite].min()), float(part[finite].max())) if finite.any() else (low, high)
+        low, high = min(low, least), max(high, most)
     return Scan(count, bad_rows, bad / (count * width), low, high)
 
 
