@@ -46,5 +46,9 @@ class NotIntegerError(QuantizeError):
         super().__init__(f"this cannot be called int8: {reasons[0]}{more}")
 
 
+class ExportError(ConverterError):
+    """What was written does not compute what the graph does."""
+
+
 class UnsupportedOpError(ConverterError):
     """An op, or a form of it, that cannot run in TensorFlow here."""

@@ -12,6 +12,7 @@ from edgekd import __version__
 _VERBS = {
     "distill": "Train a small student under a teacher.",
     "convert": "Turn a student into a full-integer .edgekd bundle.",
+    "export": "Write a student as ONNX, SavedModel or .tflite.",
 }
 
 
