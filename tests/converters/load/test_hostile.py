@@ -122,7 +122,9 @@ def test_an_archive_cut_short(members: Members, tmp_path: Path, part: float) -> 
     assert ("the file is empty" if part == 0 else "damaged or cut short") in said_of(path)
 
 
-@pytest.mark.parametrize("text", [b'{"a":' * 10**6 + b"1" + b"}" * 10**6, b"[" * 10**5 + b"]" * 10**5])
+@pytest.mark.parametrize(
+    "text", [b'{"a":' * 10**6 + b"1" + b"}" * 10**6, b"[" * 10**5 + b"]" * 10**5], ids=["objects", "lists"]
+)
 def test_a_config_nested_absurdly(members: Members, tmp_path: Path, text: bytes) -> None:
     assert "nested too deeply" in said_of(packed(tmp_path / "m.keras", {**members, "config.json": text}))
 
