@@ -98,6 +98,12 @@ def without_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelP
 
 def expanded(model: onnx.ModelProto, ops: Iterable[tuple[str, str]]) -> onnx.ModelProto:
     """Nodes of these ops (domain, op) replaced by the plain ops that ONNX defines them by, where it can."""
+    model = copied(model)
+    named = {value.name for value in (*model.graph.value_info, *model.graph.input, *model.graph.output)}
+    for tensor in model.graph.initializer:  # the inliner looks for types there alone
+        if tensor.name not in named:
+            kind = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            model.graph.value_info.append(kind)
     try:
         return onnx.inliner.inline_selected_functions(model, list(ops), inline_schema_functions=True)
     except Exception:  # it raises where an optional input is absent

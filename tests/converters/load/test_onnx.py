@@ -240,6 +240,21 @@ def test_a_function_of_the_model_and_one_of_onnx(tmp_path: Path) -> None:
     opened(write(tmp_path / "m.onnx", nodes, [value("x", [1, 3, 4, 4])], [value("y", None)]))
 
 
+@pytest.mark.parametrize(
+    "after",
+    [
+        [node("Mul", "x p", "q"), node("Mul", "q half", "y")],
+        [node("Mul", "p half", "q"), node("Mul", "q x", "y")],
+        [node("Mul", "half x", "q"), node("Mul", "q p", "y")],
+    ],
+)
+def test_a_gelu_in_pieces_is_one_op(tmp_path: Path, after: list[Any]) -> None:
+    nodes = [node("Div", "x root", "d"), node("Erf", "d", "e"), node("Add", "e one", "p"), *after]
+    constants = {"root": np.float32(2**0.5), "one": np.float32(1), "half": np.float32(0.5)}
+    source = opened(write(tmp_path / "m.onnx", nodes, [value("x", [1, 6])], [value("y", None)], constants))
+    assert [op.name for op in source.graph.main] == ["GELU"]
+
+
 def test_samples_that_do_not_fit(tmp_path: Path) -> None:
     source = opened(image_net(tmp_path / "m.onnx"))
     for columns, message in (
