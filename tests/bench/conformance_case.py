@@ -35,7 +35,7 @@ _AMOUNT = 0.3
 
 def main() -> None:
     family, name, record = sys.argv[1:]
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES,) * 2)
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_DATA)[1]))
     results: dict[str, Any] = {}
     for _ in run(family, name, results):  # after every step what is known so far, should the next one crash
         Path(record).write_text(json.dumps(results), encoding="utf-8")

@@ -132,7 +132,9 @@ def _limit_memory(path: Path) -> None:
     """Private memory in proportion to the file: TensorFlow maps far more address space than it fills."""
     files = [path, *path.rglob("*")] if path.is_dir() else [path]
     size = sum(file.stat().st_size for file in files if file.is_file())
-    resource.setrlimit(resource.RLIMIT_DATA, (_BASE_BYTES + _PER_BYTE * size,) * 2)
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)  # what the user may have at all
+    limit = _BASE_BYTES + _PER_BYTE * size
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if most == resource.RLIM_INFINITY else min(limit, most),) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 

@@ -129,6 +129,15 @@ def test_it_ends_with_its_parent(net: Path) -> None:
     assert not Path(folder).exists()
 
 
+def test_it_keeps_within_the_users_own_limit(net: Path) -> None:
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_DATA, (3 << 30, 3 << 30))\n"
+    asks = "import sys, pathlib; from edgekd_converters.load import open_model\n"
+    opens = "with open_model(pathlib.Path(sys.argv[1])) as opened: print(opened.format)"
+    command = [sys.executable, "-c", limited + asks + opens, str(net)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout == "tflite\n", done.stderr
+
+
 def test_a_missing_file_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(SourceNotFoundError, match="none: no such file") as caught, open_model(tmp_path / "none"):
         pass
