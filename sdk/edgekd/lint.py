@@ -27,7 +27,7 @@ __all__ = ["Finding", "lint"]
 
 Labels = npt.NDArray[Any]
 _MOST_ROWS = 4096
-_MOST_NUMBERS = 1 << 24  # of one column
+_MOST_NUMBERS = 1 << 25  # of one column
 _FEWEST_ROWS = 16
 _ENOUGH = (100, 300)  # samples, however few and many the classes
 _UNUSABLE = {"nan", "outliers", "constant", "layout", "preprocess", "one-class"}

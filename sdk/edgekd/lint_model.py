@@ -33,13 +33,13 @@ Columns = Mapping[str, Array]
 Scores = npt.NDArray[np.float64]
 
 _MACS_OF_A_PROBE = 15e9
-_MACS_OF_A_CLOSE_CALL = 60e9
-_PROBE_ROWS = (32, 128)
+_MACS_OF_A_CLOSE_CALL = 80e9
+_PROBE_ROWS = (32, 256)
 _ENOUGH_ROWS = 16
 _MUTE = 0.1  # differences between samples, as a share of those between classes; 0.75 to 1.5 on right data
 _NEARLY_MUTE = 0.35
 _MORE_DECISIVE = 1.2
-_MUCH_MORE_DECISIVE = 1.75  # where one answer prevails: decisiveness says little of samples that are all of a class
+_MUCH_MORE_DECISIVE = 1.4  # where one answer prevails: decisiveness says little of samples that are all of a class
 _LOUD = 55.0  # the distance of the two best logits; right data keep it at 1 to 20
 _UNSURE = 0.75  # entropy as a share of the greatest there is
 _MANY_CLASSES = 8  # with fewer, a half-trained model is as unsure of what it knows
@@ -219,7 +219,8 @@ def _check_order(graph: Graph, columns: Columns, labels: Array | None) -> list[F
     answers = _as_answers(_first_output(graph, columns))
     for name in pictures:
         turned = _as_answers(_first_output(graph, {**columns, name: columns[name][..., ::-1]}))
-        told = _clearly_more(turned.told, answers.told, 0.05 * answers.decisiveness) and not answers.prevails
+        more = _MUCH_MORE_DECISIVE - 1 if answers.prevails else 0.03
+        told = _clearly_more(turned.told, answers.told, more * answers.decisiveness)
         if labels is not None:
             right, wrong = turned.right(labels), answers.right(labels)
             told = told or turned.decisiveness > answers.decisiveness
