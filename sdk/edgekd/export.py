@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -35,7 +34,7 @@ _SAVEDMODEL = "saved_model.pb"
 class ExportOptions:
     """``target``: ``onnx``, ``savedmodel`` or ``tflite``. Without ``samples`` random ones are drawn by ``seed``.
 
-    ``shapes``, ``signature`` and ``trust`` are those of ``LoadOptions``.
+    ``load``: what the model itself leaves open.
     """
 
     student: Path
@@ -44,9 +43,7 @@ class ExportOptions:
     samples: Path | None = None
     text_column: str = "text"
     max_samples: int = 32
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    signature: str | None = None
-    trust: bool = False
+    load: LoadOptions = field(default_factory=LoadOptions)
     seed: int = 0
 
     def check(self) -> None:
@@ -75,28 +72,16 @@ def export_student(options: ExportOptions, stages: Stages | None = None) -> Expo
     """
     stages = stages or Stages(quiet=True)
     options.check()
-    model, preprocess = _model_of(options.student)
-    loading = LoadOptions(options.shapes, options.signature, options.trust)
-    with contextlib.ExitStack() as stack:
-        with stages.stage("load"):
-            opened = stack.enter_context(open_model(model, loading))
+    student = open_student(options.student)
+    with stages.held(open_model(student.model, options.load), "load") as opened:
         with stages.stage("read samples"):
-            columns = _columns(options, opened, preprocess)
+            columns = _columns(options, opened, student.preprocess)
         with stages.stage("compare"):
             loaded = check(opened.graph, opened.layouts, columns, opened.run, opened.layers)
-        with stages.stage("export"):
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="edgekd-"))
+        with stages.stage("export"), tempfile.TemporaryDirectory(prefix="edgekd-") as folder:
             made = export(opened.graph, opened.layouts, columns, options.target, Path(folder) / "made")
             _place(made.path, options.output)
     return ExportResult(options.output, _report(options, opened, columns, loaded, made, stages))
-
-
-def _model_of(student: Path) -> tuple[Path, Preprocess | None]:
-    """The file or folder that holds the model, and what makes its input, where that is known."""
-    if (student / "student.keras").is_file() or (student.parent / "preprocess.json").is_file():
-        opened = open_student(student)
-        return opened.model, opened.preprocess
-    return student, None
 
 
 def _columns(options: ExportOptions, opened: Opened, preprocess: Preprocess | None) -> Columns:

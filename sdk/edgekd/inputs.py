@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,8 @@ class Inputs:
 
     ``samples`` are at most ``max_samples`` rows; ``texts``, where the model takes text, are theirs, and so are
     ``paths``, where every sample is a file. ``training`` is all of the same file, read where there will be training;
-    ``labels`` belong to it, ``targets`` to ``evaluation``. ``class_names``: those that the data give to a model that
-    has none. ``notes``: what was found while reading that people should know.
+    ``labels`` belong to it, ``sample_targets`` to ``samples``, ``targets`` to ``evaluation``. ``class_names``: those
+    that the data give to a model that has none. ``notes``: what was found while reading that people should know.
     """
 
     samples: Columns
@@ -49,6 +49,7 @@ class Inputs:
     out_of_scope: Columns | None
     answers: dict[str, dict[str, str]]
     files: dict[str, str]
+    sample_targets: Targets | None = None
     paths: tuple[Path, ...] = ()
     class_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -95,12 +96,12 @@ def read_inputs(
 
 def _read_texts(options: ConvertOptions, student: Student, preprocess: TextNgram, name: str) -> Inputs:
     label_column = options.label_column if options.recover else None
-    samples = read_text_data(options.samples, options.text_column, label_column, labels_optional=True)
+    samples = read_text_data(_file(options.samples), options.text_column, label_column, labels_optional=True)
     evaluation, foreign = None, None
     if options.evaluation:
-        evaluation = read_text_data(options.evaluation, options.text_column, options.label_column)
+        evaluation = read_text_data(_file(options.evaluation), options.text_column, options.label_column)
     if options.out_of_scope:
-        foreign = read_text_data(options.out_of_scope, options.text_column, None)
+        foreign = read_text_data(_file(options.out_of_scope), options.text_column, None)
     chosen = tuple(samples.texts[i] for i in _choose(len(samples), options))
     # Training rows are the caller's own: they may be longer than what a server takes from strangers.
     training = {name: to_ids(preprocess, samples.texts, samples.path, cut=True)} if options.recover else None
@@ -115,6 +116,12 @@ def _read_texts(options: ConvertOptions, student: Student, preprocess: TextNgram
         answers=_answers(options.answers, student),
         files=_hashes(options, student, samples, evaluation, foreign),
     )
+
+
+def _file(source: Path | Iterable[Any]) -> Path:
+    if isinstance(source, Path):
+        return source
+    raise DataError("a model of texts takes a .csv or .jsonl file, not an iterable")
 
 
 def _read_tensors(
@@ -143,6 +150,7 @@ def _read_tensors(
         out_of_scope=foreign.columns if foreign else None,
         answers=_answers(options.answers, student),
         files=_hashes(options, student, samples, evaluation, foreign),
+        sample_targets=None if samples.labels is None else samples.labels[chosen],
         paths=tuple(samples.files[row] for row in chosen) if samples.files else (),
         class_names=() if student.labels else samples.classes or (evaluation.classes if evaluation else ()),
         notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
@@ -164,15 +172,27 @@ def _hashes(
     foreign: TextData | ArrayData | None,
 ) -> dict[str, str]:
     """Role → SHA-256 of every file that the result hangs on."""
-    used = {"samples": samples.sha256, "student": hashlib.sha256(student.model.read_bytes()).hexdigest()}
+    used = {"samples": samples.sha256, "student": hash_of(student.model)}
     for role, part in (("eval", evaluation), ("out_of_scope", foreign)):
         if part:
             used[role] = part.sha256
     teacher = options.teacher and open_student(options.teacher).model
     for role, path in (("answers", options.answers), ("labels", options.labels), ("teacher", teacher)):
         if path:
-            used[role] = hashlib.sha256(path.read_bytes()).hexdigest()
+            used[role] = hash_of(path)
     return used
+
+
+def hash_of(path: Path) -> str:
+    """SHA-256 of a file; of a folder, of all its files by their names."""
+    digest = hashlib.sha256()
+    for file in sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]:
+        if file is not path:
+            digest.update(f"{file.relative_to(path).as_posix()}\0".encode())
+        with file.open("rb") as content:
+            while block := content.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def _targets(student: Student, data: TextData) -> Targets:

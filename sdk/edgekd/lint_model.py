@@ -88,6 +88,10 @@ class _Answers:
         """Whether one answer is given to most of the samples."""
         return self.commonest > 0.6 and self.logs.shape[1] > 2
 
+    @property
+    def is_one_class(self) -> bool:
+        return self.commonest > _ONE_ANSWER and self.logs.shape[1] > 2
+
     def right(self, labels: Array) -> npt.NDArray[np.float64]:
         return np.asarray(self.logs.argmax(1) == labels, np.float64)
 
@@ -217,6 +221,8 @@ def _check_order(graph: Graph, columns: Columns, labels: Array | None) -> list[F
     columns = {name: column[rows] for name, column in columns.items()}
     labels = None if labels is None else labels[rows]
     answers = _as_answers(_first_output(graph, columns))
+    if answers.is_one_class:
+        return []  # another order makes the answers more diverse, and worse
     for name in pictures:
         turned = _as_answers(_first_output(graph, {**columns, name: columns[name][..., ::-1]}))
         more = _MUCH_MORE_DECISIVE - 1 if answers.prevails else 0.03
@@ -246,7 +252,7 @@ def _check_answers(
         return [warning("same-answers", text + "of what its classes differ by", difference=answers.difference)]
     if labels is not None:
         return _check_guessing(answers.right(labels), labels)
-    if answers.commonest > _ONE_ANSWER and classes > 2:
+    if answers.is_one_class:
         text = f"the model gives {answers.commonest:.0%} of {rows} samples the same class; are all classes among them?"
         return [warning("one-class", text, share=answers.commonest, rows=rows)]
     if held is not None and "shift" not in said:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from edgekd.errors import DataError, UsageError
+from edgekd_converters.load.equivalence import TOLERANCE
+from edgekd_converters.load.source import LoadOptions
 from edgekd_converters.prune import PruneOptions
 from edgekd_converters.recover import RecoverOptions
 from edgekd_runtime.bundle import is_name
@@ -18,14 +22,17 @@ class ConvertOptions:
     ``max_drop``: how much accuracy (a fraction of 1) int8 may lose on ``evaluation`` against the model as it was given;
     None leaves the gate open. ``prune_rounds``: prune and recover in turn so often, a share of the way each time.
     ``teacher``: recover under this model instead of the student as it was given. The seed here governs pruning and
-    recovery too. ``labels``: names of the classes of a ``.tflite``.
+    recovery too. ``labels``: names of the classes of a model that has none of its own. ``samples`` may be an iterable,
+    see :func:`edgekd.rows.read_rows`. ``load``: what the model itself leaves open. ``preprocess``: what files of
+    pictures or sounds go through, see :func:`edgekd.preprocessing.preprocess_for`. ``tolerance``: share of an output's
+    range by which the float graph may differ from the source. ``strict``: what the linter finds is an error.
     """
 
     student: Path
-    samples: Path
+    samples: Path | Iterable[Any]
     output: Path
-    evaluation: Path | None = None
-    out_of_scope: Path | None = None
+    evaluation: Path | Iterable[Any] | None = None
+    out_of_scope: Path | Iterable[Any] | None = None
     answers: Path | None = None
     text_column: str = "text"
     label_column: str = "label"
@@ -39,6 +46,10 @@ class ConvertOptions:
     prune_rounds: int = 1
     recover: RecoverOptions | None = None
     teacher: Path | None = None
+    load: LoadOptions = field(default_factory=LoadOptions)
+    preprocess: Mapping[str, object] | None = None
+    tolerance: float = TOLERANCE
+    strict: bool = False
 
     def model_name(self) -> str:
         """The bundle's name. Raises ``UsageError`` if it cannot be one."""
@@ -59,5 +70,5 @@ class ConvertOptions:
         if self.teacher is not None and self.recover is None:
             raise UsageError("--teacher needs --recover-steps; without training there is nothing to teach")
         for path in (self.samples, self.evaluation, self.out_of_scope, self.answers, self.labels, self.teacher):
-            if path is not None and not path.exists():
+            if isinstance(path, Path) and not path.exists():
                 raise DataError(f"{path}: No such file or directory")

@@ -12,24 +12,21 @@ import numpy as np
 
 from edgekd import scope
 from edgekd.errors import GateError, UsageError
-from edgekd.fits import as_teacher_of, check_fits
-from edgekd.inputs import Inputs, count, read_inputs, take
+from edgekd.inputs import Inputs, count, golden_files, take
+from edgekd.opening import Opening, open_source, open_teacher
 from edgekd.options import ConvertOptions
-from edgekd.report import SCHEMA_VERSION, describe_stages, percent
+from edgekd.report import SCHEMA_VERSION, describe_samples, describe_source, describe_stages, percent
 from edgekd.shrink import shrink
 from edgekd.stages import Stages
-from edgekd.student import Student, open_student
 from edgekd.verify import LayerError, Score, layer_errors, open_graph, run_graph, score, side_by_side
 from edgekd.versions import versions
 from edgekd_converters.calibrate import calibrate_minmax
 from edgekd_converters.condition import condition
 from edgekd_converters.graph import Graph
 from edgekd_converters.integer import integer_fraction
-from edgekd_converters.keras_model import load_keras
 from edgekd_converters.observe import feeds
 from edgekd_converters.prune import PruneOptions, PrunePlan, plan_pruning
 from edgekd_converters.quantize import quantize_int8
-from edgekd_converters.tflite_model import load_tflite
 from edgekd_runtime import atomic
 from edgekd_runtime.bundle import Bundle, Golden, Scores, load_bundle
 from edgekd_runtime.engine import Engine
@@ -54,9 +51,10 @@ def convert(options: ConvertOptions, stages: Stages | None = None) -> ConvertRes
     """
     stages = stages or Stages(quiet=True)
     name = options.model_name()
-    student, loaded, data = _open(options, stages)
-    teacher = _teacher(options, student, loaded, stages)
-    made = shrink(loaded, teacher, data, options, stages)
+    source = open_source(options, stages)
+    student, data = source.student, source.data
+    teacher = open_teacher(options, student, source.graph, stages)
+    made = shrink(source.graph, teacher, data, options, stages)
     with stages.stage("calibrate"):
         float_graph = condition(made[-1].graph)
         ranges = calibrate_minmax(float_graph, feeds(data.samples))
@@ -75,12 +73,14 @@ def convert(options: ConvertOptions, stages: Stages | None = None) -> ConvertRes
     with stages.stage("gate"):
         gate = _gate(options.max_drop, scores, layers)
     with stages.stage("package"):
-        bundle = _bundle(options, name, student, data, int8_graph, kind, bounds)
+        bundle = _bundle(options, name, source, int8_graph, kind, bounds)
         report = {
             "edgekd": "conversion",
             "schema_version": SCHEMA_VERSION,
             "name": bundle.name,
             "precision": bundle.precision,
+            "source": describe_source(source),
+            "samples": describe_samples(source),
             "bytes": {"float": len(float_graph.content), "int8": len(int8_graph.content)},
             "integer_op_fraction": integer_fraction(int8_graph),
             "ops": [op.name for op in int8_graph.ops],
@@ -107,35 +107,9 @@ def convert(options: ConvertOptions, stages: Stages | None = None) -> ConvertRes
 def plan(options: ConvertOptions, prune: PruneOptions, stages: Stages | None = None) -> PrunePlan:
     """What :func:`convert` would remove in a single round; writes nothing. Raises as it does."""
     stages = stages or Stages(quiet=True)
-    _, loaded, data = _open(options, stages)
+    source = open_source(options, stages)
     with stages.stage("plan") as step:
-        return plan_pruning(loaded, data.samples, prune, step.advance)
-
-
-def _open(options: ConvertOptions, stages: Stages) -> tuple[Student, Graph, Inputs]:
-    options.check()
-    with stages.stage("load"):
-        student = open_student(options.student, options.labels)
-        graph = _load(student)
-        check_fits(options, student, graph)
-    with stages.stage("read samples"):
-        data = read_inputs(options, student, graph)
-    return student, graph, data
-
-
-def _load(student: Student) -> Graph:
-    return load_tflite(student.model) if student.preprocess is None else load_keras(student.model)
-
-
-def _teacher(options: ConvertOptions, student: Student, loaded: Graph, stages: Stages) -> Graph:
-    """The model to recover under: the student as it was loaded, unless ``options`` name another."""
-    if options.teacher is None:
-        return loaded
-    with stages.stage("load teacher"):
-        teacher = open_student(options.teacher)
-        if teacher.preprocess and (teacher.preprocess, teacher.labels) != (student.preprocess, student.labels):
-            raise UsageError(f"--teacher {options.teacher}: its preprocessing and labels must be the student's own")
-        return as_teacher_of(loaded, _load(teacher))
+        return plan_pruning(source.graph, source.data.samples, prune, step.advance)
 
 
 def _layer(error: LayerError) -> dict[str, Any]:
@@ -164,8 +138,7 @@ def _gate(max_drop: float | None, scores: list[Score], layers: list[LayerError])
 def _bundle(
     options: ConvertOptions,
     name: str,
-    student: Student,
-    data: Inputs,
+    source: Opening,
     int8_graph: Graph,
     kind: Scores,
     bounds: scope.ScopeBounds | None,
@@ -178,12 +151,13 @@ def _bundle(
         inputs=int8_graph.signature.inputs,
         outputs=int8_graph.signature.outputs,
         scores=kind,
-        labels=student.labels,
-        preprocess=student.preprocess,
+        labels=source.labels,
+        preprocess=source.student.preprocess,
         threshold=bounds.threshold if bounds else None,
-        answers=data.answers,
-        golden=_golden(int8_graph, data),
+        answers=source.data.answers,
+        golden=_golden(int8_graph, source.data),
         created_by=f"edgekd {versions()['edgekd']}",
+        layouts=dict(source.layouts),
     )
 
 
@@ -199,6 +173,7 @@ def _golden(graph: Graph, data: Inputs) -> Golden:
         outputs={spec.name: np.concatenate([row[k] for row in outputs]) for k, spec in enumerate(backend.outputs)},
         backend=backend.name,
         texts=tuple(data.texts[i] for i in chosen) if data.texts else (),
+        raw=golden_files(data, chosen),
     )
 
 

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from edgekd.fits import public_inputs, public_outputs
+from edgekd.opening import Opening
 from edgekd.shrink import Snapshot
 from edgekd.verify import Score
 from edgekd_converters.cost import count_macs, count_parameters
-from edgekd_converters.graph import Graph
+from edgekd_converters.graph import Graph, Tensor
 from edgekd_converters.prune import PrunePlan
 
 SCHEMA_VERSION = 1
@@ -69,6 +71,35 @@ def _short(name: str) -> str:
     return name.split(";")[0]
 
 
+def describe_source(source: Opening) -> dict[str, Any]:
+    """What was converted, and what a device must be fed: public inputs and outputs in the source's own layout."""
+    return {
+        "format": source.format,
+        "inputs": [_end(name, tensor, source) for name, tensor in public_inputs(source.graph).items()],
+        "outputs": [_end(name, tensor, source) for name, tensor in public_outputs(source.graph).items()],
+        "equivalence": source.equivalence.to_dict(),
+        "notes": list(source.notes),
+    }
+
+
+def _end(name: str, tensor: Tensor, source: Opening) -> dict[str, Any]:
+    """``axes``: what takes an array of this shape to the model's; null where it is the same."""
+    axes = source.layouts.get(name)
+    shape = [tensor.shape[axes.index(i)] for i in range(len(axes))] if axes else list(tensor.shape)
+    return {"name": name, "dtype": tensor.dtype.lower(), "shape": shape, "axes": list(axes) if axes else None}
+
+
+def describe_samples(source: Opening) -> dict[str, Any]:
+    """What the linter found, and what was noticed while reading."""
+    return {"findings": [finding.to_dict() for finding in source.findings], "notes": list(source.data.notes)}
+
+
+def remarks(report: dict[str, Any]) -> list[str]:
+    """Of a conversion's report, what people should be told under the table."""
+    findings = [f"{one['severity']} ({one['code']}): {one['message']}" for one in report["samples"]["findings"]]
+    return [*findings, *report["source"]["notes"], *report["samples"]["notes"]]
+
+
 def describe_stages(made: Sequence[Snapshot], int8_graph: Graph, scores: Sequence[Score]) -> list[dict[str, Any]]:
     """What the model costs and is worth after every stage; ``scores`` are those of ``made``, then that of int8.
 
@@ -101,7 +132,9 @@ def _cost(graph: Graph, counted: Graph) -> dict[str, int]:
 def convert_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     """The lines of the table that ``edgekd convert`` prints."""
     accuracy, worst, error = report["accuracy"], report["worst_layer"], report.get("relative_rmse")
+    equivalence = report["source"]["equivalence"]
     rows = [
+        ("source", f"{report['source']['format']}, float graph differs by {equivalence['max_difference']:.1e} at most"),
         ("float model", kilobytes(report["bytes"]["float"])),
         ("int8 model", kilobytes(report["bytes"]["int8"])),
         ("integer ops", percent(report["integer_op_fraction"])),
@@ -113,8 +146,8 @@ def convert_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("worst layer error", f"{percent(worst['relative_rmse'])} at {worst['op']} {worst['tensor']!r}"),
     ]
     if accuracy:
-        rows.insert(2, ("float accuracy", percent(accuracy["float"])))
-        rows.insert(3, ("int8 accuracy", percent(accuracy["int8"])))
+        rows.insert(3, ("float accuracy", percent(accuracy["float"])))
+        rows.insert(4, ("int8 accuracy", percent(accuracy["int8"])))
     if scope := report["out_of_scope"]:
         rows.append(("in scope accepted", percent(scope["in_scope_accepted"])))
         if scope["out_of_scope_rejected"] is not None:

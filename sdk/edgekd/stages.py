@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -12,6 +13,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from edgekd.errors import EdgekdError, StageError
 from edgekd_converters.errors import ConverterError
 from edgekd_runtime.errors import RuntimeFault
+
+Resource = TypeVar("Resource")
 
 
 class Stages:
@@ -47,6 +50,14 @@ class Stages:
             if steps is None:
                 progress.update(task, total=1, completed=1)
         self.seconds[name] = round(time.perf_counter() - start, 3)
+
+    @contextmanager
+    def held(self, resource: AbstractContextManager[Resource], name: str) -> Iterator[Resource]:
+        """A stage that opens something which then stays open for as long as the block lasts."""
+        with ExitStack() as stack:
+            with self.stage(name):
+                opened = stack.enter_context(resource)
+            yield opened
 
 
 class Step:

@@ -1,4 +1,4 @@
-"""A student: the folder that ``edgekd distill`` writes, or a plain ``.tflite``."""
+"""A student: the folder that ``edgekd distill`` writes, or a model of any format."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 from edgekd.errors import DataError, UsageError
 from edgekd_runtime.errors import PreprocessError
 from edgekd_runtime.preprocess import Preprocess, load
+
+_MODEL = "student.keras"
 
 
 @dataclass(frozen=True)
@@ -25,20 +27,18 @@ class Student:
 
 
 def open_student(path: Path, labels: Path | None = None) -> Student:
-    """A ``.tflite``, or a folder (or the ``.keras`` in it) with ``student.keras``, ``preprocess.json``, ``labels.txt``.
+    """A model; or a folder with ``student.keras``, ``preprocess.json`` and ``labels.txt``, or the first of these.
 
-    ``labels`` names the classes of a ``.tflite``; without it a ``labels.txt`` beside the file does, if there is one.
+    ``labels`` names the classes of a model; without it a ``labels.txt`` beside the file does, if there is one.
     """
-    if path.is_dir():
-        model = path / "student.keras"
-    elif path.is_file():
-        model = path
-    else:
+    if not path.exists():
         raise UsageError(f"{path}: no such file or folder")
-    if model.suffix.lower() == ".tflite":
+    is_student = path.is_dir() and not (path / "saved_model.pb").is_file()
+    model = path / _MODEL if is_student else path
+    if model.name != _MODEL:
         return Student(model, None, _named_classes(model, labels))
     if labels is not None:
-        raise UsageError(f"--labels is for a .tflite; {path} has its own labels.txt")
+        raise UsageError(f"--labels is for a model without names of its own; {path} has its labels.txt")
     return _open_folder(model)
 
 
@@ -46,7 +46,10 @@ def _open_folder(model: Path) -> Student:
     files = {name: model.parent / name for name in ("preprocess.json", "labels.txt")}
     for name, file in {"student.keras": model, **files}.items():
         if not file.is_file():
-            raise UsageError(f"{file.parent}: {name} is missing; a student folder is what 'edgekd distill' writes")
+            raise UsageError(
+                f"{file.parent}: {name} is missing; a student folder is what 'edgekd distill' writes, and a SavedModel "
+                "folder holds saved_model.pb"
+            )
     try:
         preprocess = load(json.loads(files["preprocess.json"].read_text("utf-8")))
         labels = _read_labels(files["labels.txt"])

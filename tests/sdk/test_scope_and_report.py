@@ -101,6 +101,7 @@ def test_kilobytes_are_of_1000_bytes() -> None:
 
 
 REPORT: dict[str, Any] = {
+    "source": {"format": "keras", "equivalence": {"max_difference": 1.2e-6}},
     "accuracy": {"float": 0.92, "int8": 0.915},
     "bytes": {"float": 3_000_000, "int8": 800_000},
     "integer_op_fraction": 1.0,
@@ -113,6 +114,7 @@ REPORT: dict[str, Any] = {
 
 def test_the_table_of_a_conversion() -> None:
     rows = dict(convert_rows(REPORT))
+    assert rows["source"] == "keras, float graph differs by 1.2e-06 at most"
     assert rows["float accuracy"] == "92.00 %"
     assert rows["int8 accuracy"] == "91.50 %"
     assert rows["int8 model"] == "800.0 kB"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekd.cli import common, shrink
+from edgekd.cli import common, preprocess, shrink, source
 from edgekd.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     "--samples",
     type=common.PATH,
     required=True,
-    help="Real data to calibrate on: .csv or .jsonl of texts, or .npz of arrays named as the model's inputs.",
+    help="Real data to calibrate on: .csv or .jsonl of texts; .npz or .npy of arrays; a folder of pictures or .wav.",
 )
 @click.option(
     "--eval",
     "evaluation",
     type=common.PATH,
-    help="Data to measure float and int8 on, with labels (in an .npz: y) if the model is a classifier.",
+    help="Data to measure float and int8 on, with labels (in an .npz y, or a folder a class) if it is a classifier.",
 )
 @click.option("--output", type=common.PATH, help="Folder to write; only --dry-run goes without.")
 @common.text_column_option
@@ -45,8 +45,16 @@ if TYPE_CHECKING:
     show_default=True,
     help="Calibrate, and choose what to prune, on at most this many, chosen by --seed.",
 )
+@click.option("--strict", is_flag=True, help="Fail on whatever the linter finds wrong with --samples.")
+@source.options
+@click.option(
+    "--tolerance",
+    type=common.FiniteRange(0, 1, min_open=True),
+    help="Share of an output's range by which the float graph may differ from STUDENT. [default: 0.001]",
+)
+@preprocess.options
 @shrink.options
-@click.option("--labels", type=common.PATH, help="Names of a .tflite's classes, one a line. [default: its labels.txt]")
+@click.option("--labels", type=common.PATH, help="Names of the classes, one a line. [default: the model's labels.txt]")
 @click.option("--out-of-scope", type=common.PATH, help="Data that no label fits; reports how much is refused.")
 @click.option("--answers", type=common.PATH, help="JSON of label → language → answer, carried by the bundle.")
 @click.option("--name", help="Name of the model and its bundle. [default: the output folder's name]")
@@ -73,14 +81,21 @@ def command(
     as_json: bool,
     quiet: bool,
     dry_run: bool,
-    **shrinking: Any,
+    strict: bool,
+    tolerance: float | None,
+    **given: Any,
 ) -> None:
-    """Turn STUDENT, a folder written by 'edgekd distill' or a float .tflite, into a verified int8 .edgekd bundle."""
+    """Turn STUDENT into a verified int8 .edgekd bundle.
+
+    STUDENT is a folder written by 'edgekd distill', or a float model: .keras, .h5, SavedModel folder, .onnx, .tflite,
+    or PyTorch's .pt2.
+    """
     shrink.check()
     if output is None and not dry_run:
         raise UsageError("--output is missing, the folder to write; only --dry-run goes without")
     from edgekd.options import ConvertOptions
     from edgekd.stages import Stages
+    from edgekd_converters.load.equivalence import TOLERANCE
 
     options = ConvertOptions(
         student=student,
@@ -97,10 +112,14 @@ def command(
         max_drop=max_drop,
         seed=seed,
         labels=labels,
-        prune=shrink.prune_options(shrinking, seed),
-        prune_rounds=shrinking["prune_rounds"],
-        recover=shrink.recover_options(shrinking, seed),
-        teacher=shrinking["teacher"],
+        prune=shrink.prune_options(given, seed),
+        prune_rounds=given["prune_rounds"],
+        recover=shrink.recover_options(given, seed),
+        teacher=given["teacher"],
+        load=source.load_options(given),
+        preprocess=preprocess.given(given),
+        tolerance=TOLERANCE if tolerance is None else tolerance,
+        strict=strict,
     )
     stages = Stages(quiet=quiet or as_json)
     if dry_run and options.prune:
@@ -111,11 +130,12 @@ def command(
 
 def _convert(options: ConvertOptions, stages: Stages, *, as_json: bool, quiet: bool) -> None:
     from edgekd.pipeline import convert
-    from edgekd.report import convert_rows
+    from edgekd.report import convert_rows, remarks
 
     result = convert(options, stages)
     rows = [*convert_rows(result.report), ("written", str(result.bundle))]
-    common.print_result(result.report, f"bundle {result.report['name']}", rows, as_json=as_json, quiet=quiet)
+    title, notes = f"bundle {result.report['name']}", remarks(result.report)
+    common.print_result(result.report, title, rows, notes=notes, as_json=as_json, quiet=quiet)
 
 
 def _plan(options: ConvertOptions, prune: PruneOptions, stages: Stages, *, as_json: bool, quiet: bool) -> None:

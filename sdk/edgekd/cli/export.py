@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from edgekd.cli import common
-
-
-def _shapes(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
-    """``input=1,128`` → its name and sizes."""
-    shapes = {}
-    for value in values:
-        name, _, sizes = value.rpartition("=")
-        if not name or not all(size.strip().isdecimal() and int(size) for size in sizes.split(",")):
-            raise click.BadParameter(f"{value!r} is not a name and sizes, such as input=1,128.")
-        shapes[name] = tuple(int(size) for size in sizes.split(","))
-    return shapes
+from edgekd.cli import common, source
 
 
 @click.command("export")
@@ -29,11 +19,7 @@ def _shapes(context: click.Context, option: click.Parameter, values: tuple[str, 
 @click.option(
     "--max-samples", type=click.IntRange(1), default=32, show_default=True, help="Compare on so many of --samples."
 )
-@click.option(
-    "--shape", "shapes", multiple=True, callback=_shapes, metavar="NAME=SIZES", help="Sizes that STUDENT leaves open."
-)
-@click.option("--signature", help="Which signature of a SavedModel to take.")
-@click.option("--trust", is_flag=True, help="Let code that is stored in STUDENT run.")
+@source.options
 @common.seed_option
 @common.json_option
 @common.quiet_option
@@ -45,18 +31,18 @@ def command(
     samples: Path | None,
     text_column: str,
     max_samples: int,
-    shapes: dict[str, tuple[int, ...]],
-    signature: str | None,
-    trust: bool,
     seed: int,
     as_json: bool,
     quiet: bool,
+    **given: Any,
 ) -> None:
     """Write STUDENT, any model that 'edgekd convert' takes, in another format, and check that it computes the same."""
     from edgekd.export import ExportOptions, export_student
     from edgekd.stages import Stages
 
-    options = ExportOptions(student, target, output, samples, text_column, max_samples, shapes, signature, trust, seed)
+    options = ExportOptions(
+        student, target, output, samples, text_column, max_samples, source.load_options(given), seed
+    )
     report = export_student(options, Stages(quiet=quiet or as_json)).report
     loaded, written = report["equivalence"]["loaded"], report["equivalence"]["written"]
     rows = [
