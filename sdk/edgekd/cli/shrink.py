@@ -65,7 +65,7 @@ _RECOVERY = (
         help="Then train so many batches of --samples under the teacher, with their labels if they have any.",
     ),
     click.option(
-        "--teacher", type=common.PATH, help="Float .tflite or student folder. [default: the student as it was given]"
+        "--teacher", type=common.PATH, help="Any model with STUDENT's inputs and outputs. [default: STUDENT itself]"
     ),
     click.option(
         "--recover-batch", type=click.IntRange(1, 65536), default=128, show_default=True, help="Rows of a batch."
