@@ -18,6 +18,7 @@ from edgekd_converters.load.onnx_edit import (
     with_plain_names,
     without_outputs,
 )
+from edgekd_converters.load.onnx_explicit import explicit
 from edgekd_converters.load.onnx_file import read_model
 from edgekd_converters.load.onnx_gelu import with_gelus
 from edgekd_converters.load.onnx_inputs import settle_inputs
@@ -106,7 +107,7 @@ def _attempts(model: onnx.ModelProto, outputs: Arrays, troubled: Set[tuple[str, 
     modern = of_opset(whole, MODERN_OPSET)
     plain = simplified(modern)
     wide = tuple(value.name for value in whole.graph.input if 3 <= len(value.type.tensor_type.shape.dim) <= 5)
-    forms = [with_gelus(form) for form in (plain, whole) if form is not None]
+    forms = [with_gelus(explicit(form)) for form in (plain, whole) if form is not None]
     for direct in (True, False) if can_write_directly() else (False,):
         for form in forms:
             for keep in dict.fromkeys((tuple(kept_as_they_are(form)), wide, ())):
@@ -114,7 +115,7 @@ def _attempts(model: onnx.ModelProto, outputs: Arrays, troubled: Set[tuple[str, 
     composite = troubled | {(node.domain, node.op_type) for node in modern.graph.node if node.op_type in COMPOSITE}
     if composite:
         modern = inferred(expanded(modern, composite))
-        forms = [with_gelus(form) for form in (simplified(modern) or modern, modern)]
+        forms = [with_gelus(explicit(form)) for form in (simplified(modern) or modern, modern)]
         yield from (_Attempt(form, tuple(kept_as_they_are(form)), True, can_write_directly()) for form in forms)
     yield _Attempt(forms[0], tuple(kept_as_they_are(forms[0])), False, False)
 

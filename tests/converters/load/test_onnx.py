@@ -255,6 +255,25 @@ def test_a_gelu_in_pieces_is_one_op(tmp_path: Path, after: list[Any]) -> None:
     assert [op.name for op in source.graph.main] == ["GELU"]
 
 
+@pytest.mark.parametrize(
+    ("op", "attributes"),
+    [
+        ("Conv", {"auto_pad": "SAME_LOWER", "strides": [2, 2]}),
+        ("Conv", {"auto_pad": "SAME_UPPER"}),
+        ("Conv", {"pads": [2, 2, 2, 2], "strides": [2, 2], "dilations": [2, 2]}),
+        ("ConvTranspose", {"strides": [2, 2]}),
+        ("MaxPool", {"kernel_shape": [2, 2], "auto_pad": "SAME_LOWER"}),
+        ("AveragePool", {"kernel_shape": [3, 2], "auto_pad": "SAME_LOWER", "strides": [2, 2]}),
+        ("ReduceMean", {}),
+    ],
+)
+def test_what_a_node_leaves_out(tmp_path: Path, op: str, attributes: dict[str, Any]) -> None:
+    inputs = "x w" if op.startswith("Conv") else "x"
+    nodes = [node(op, inputs, "y", **attributes)]
+    path = write(tmp_path / "m.onnx", nodes, [value("x", [1, 4, 7, 6])], [value("y", None)], {"w": weights(4, 4, 3, 3)})
+    opened(path)
+
+
 def test_samples_that_do_not_fit(tmp_path: Path) -> None:
     source = opened(image_net(tmp_path / "m.onnx"))
     for columns, message in (
