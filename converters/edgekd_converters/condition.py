@@ -1,7 +1,8 @@
 """A float graph made ready for the quantiser: ops that it cannot take are written as ops that it can.
 
-Only what has no int8 kernel in one of the device's runtimes is rewritten. An op that has one and that
-ai-edge-quantizer merely does not know (a nearest resize, a tile, a leaky relu, …) stays as it is, see ``kernels.py``.
+Only what has no int8 kernel in one of the device's runtimes, or no int8 scale, is rewritten. An op that has one and
+that ai-edge-quantizer merely does not know (a nearest resize, a tile, a leaky relu, …) stays as it is, see
+``kernels.py``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from edgekd_converters.errors import NotIntegerError
 from edgekd_converters.graph import Graph, Op
+from edgekd_converters.padding import bounded_pad
 from edgekd_converters.response import plain_response
 from edgekd_converters.rewrite import Draft
 from edgekd_converters.unroll import unroll_lstm
@@ -117,5 +119,6 @@ _RULES: dict[str, _Rule] = {
     "DIV": _div,
     "ADD_N": _sum,
     "LOCAL_RESPONSE_NORMALIZATION": plain_response,
+    "PADV2": bounded_pad,
     **dict.fromkeys(("SPLIT", "SPLIT_V", "UNPACK"), _parts),
 }

@@ -117,6 +117,45 @@ def test_local_response_normalisation_of_a_rarer_kind_stays(stated: dict[str, fl
     assert condition(rare) is rare
 
 
+def _padded_maximum(
+    tf: Any, to_tflite: Any, size: int, widths: Any, positive: bool = False, twice: bool = False
+) -> Graph:
+    def function(image: Any) -> Any:
+        image = tf.nn.relu(image - 0.5) if positive else image
+        padded = tf.pad(image, widths, constant_values=np.finfo(np.float32).min)
+        most = tf.nn.max_pool2d(padded, size, 2, "VALID")
+        return (most, padded) if twice else most
+
+    return read_graph(to_tflite(function, ((1, 7, 8, 3), tf.float32)))
+
+
+@pytest.mark.parametrize(("size", "before", "after"), [(3, 1, 1), (2, 1, 1), (5, 2, 1), (7, 3, 3), (3, 0, 1)])
+@pytest.mark.parametrize("positive", [False, True])
+def test_padding_before_a_maximum_has_a_scale(
+    tf: Any, to_tflite: Any, size: int, before: int, after: int, positive: bool
+) -> None:
+    original = _padded_maximum(tf, to_tflite, size, [[0, 0], [before, after], [after, before], [0, 0]], positive)
+    ready = condition(original)
+    assert {"PADV2"} & {op.name for op in original.main}
+    assert ("PAD" if positive else "MIRROR_PAD") in {op.name for op in ready.main}
+    fed = [
+        {next(iter(ready.signature.inputs)): row[None]} for row in np.random.default_rng(0).normal(-1, 1, (6, 7, 8, 3))
+    ]
+    fed = [{name: row.astype(np.float32) for name, row in feed.items()} for feed in fed]
+    wanted = real_outputs(original, fed)
+    for output, value in real_outputs(ready, fed).items():
+        np.testing.assert_array_equal(value, wanted[output])
+    assert relative_error(wanted, real_outputs(in_int8(original, fed), fed)) < 0.05
+
+
+@pytest.mark.parametrize(("size", "width", "twice"), [(3, 2, False), (3, 1, True)])
+def test_padding_that_reaches_too_far_or_is_seen_stays(
+    tf: Any, to_tflite: Any, size: int, width: int, twice: bool
+) -> None:
+    original = _padded_maximum(tf, to_tflite, size, [[0, 0], [width, width], [0, 0], [0, 0]], twice=twice)
+    assert condition(original) is original
+
+
 @pytest.mark.parametrize("name", ["SPLIT", "SPLIT_V", "UNPACK"])
 @generated
 @given(data=st.data())
