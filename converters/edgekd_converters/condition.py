@@ -92,6 +92,15 @@ def _sum(draft: Draft, graph: Graph, op: Op) -> bool:
     return True
 
 
+def _clipped(draft: Draft, graph: Graph, op: Op) -> bool:
+    """relu, then no more than 1; only newer runtimes know it as one op, and none of them in integers."""
+    source, shape = op.inputs[0], op.inputs[0].shape
+    positive = draft.call("RELU", [source.index], shape)
+    one = draft.constant(np.array(1, np.float32))
+    draft.write("MINIMUM", [positive, one], [op.outputs[0].index], schema.MaximumMinimumOptionsT())
+    return True
+
+
 def _parts(draft: Draft, graph: Graph, op: Op) -> bool:
     """One slice for each part that is used, where some are not: the quantiser leaves an unused output in float."""
     used = {t.index for other in graph.main for t in other.inputs} | {t.index for t in graph.outputs}
@@ -118,6 +127,7 @@ _RULES: dict[str, _Rule] = {
     "SQUARE": _square,
     "DIV": _div,
     "ADD_N": _sum,
+    "RELU_0_TO_1": _clipped,
     "LOCAL_RESPONSE_NORMALIZATION": plain_response,
     "PADV2": bounded_pad,
     **dict.fromkeys(("SPLIT", "SPLIT_V", "UNPACK"), _parts),

@@ -100,6 +100,13 @@ def test_a_sum_of_many_is_added_two_at_a_time(data: Any) -> None:
     assert_same_and_close_in_int8(build("ADD_N", case), case)
 
 
+def test_a_clip_to_0_and_1_becomes_two_ops() -> None:
+    case = Case(None, (Given((2, 3)),))
+    original = build("RELU_0_TO_1", case)
+    assert [op.name for op in condition(original).main] == ["RELU", "MINIMUM"]
+    assert_same_and_close_in_int8(original, case)
+
+
 @pytest.mark.parametrize(("beta", "alpha"), [(0.5, 0.3), (0.75, 0.3), (0.75, 1e-4), (1.0, 0.3)])
 def test_local_response_normalisation_becomes_plain_ops(beta: float, alpha: float) -> None:
     stated = options("LocalResponseNormalization", radius=2, bias=1.5, alpha=alpha, beta=beta)

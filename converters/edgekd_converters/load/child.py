@@ -16,6 +16,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from edgekd_converters.errors import ConverterError, LoadError, RunError
 from edgekd_converters.graph import Graph
 from edgekd_converters.load.formats import detect
 from edgekd_converters.load.source import LoadOptions, Source
+from edgekd_converters.load.tidy import with_flat_biases
 from edgekd_converters.observe import Observer
 from edgekd_converters.tflite_model import require_float32
 
@@ -72,6 +74,7 @@ def open_source(path: Path, options: LoadOptions) -> Source:
         raise LoadError(f"{path}: --signature is for SavedModels; this is {kind}, which has none")
     source: Source = importlib.import_module(f"edgekd_converters.load.{_FRONT_ENDS[kind]}").open_source(path, options)
     require_float32(source.graph)
+    source = replace(source, graph=with_flat_biases(source.graph))
     try:
         Observer(source.graph).run(_zeros(source.graph))
     except RunError as error:
