@@ -117,7 +117,16 @@ def test_the_tool_depends_on_the_runtime() -> None:
 
 @pytest.mark.parametrize("module", ["cli", "server", "serving", "engine", "bundle", "preprocess"])
 def test_no_module_of_the_runtime_loads_the_developers_tools(module: str) -> None:
-    heavy = ("PIL", "tensorflow", "keras", "tf_keras", "edgekd", "edgekd_converters", "edgekd_targets", "ai_edge_quantizer")
+    heavy = (
+        "PIL",
+        "tensorflow",
+        "keras",
+        "tf_keras",
+        "edgekd",
+        "edgekd_converters",
+        "edgekd_targets",
+        "ai_edge_quantizer",
+    )
     assert loaded_after(f"import edgekd_runtime.{module}", *heavy) == ""
 
 

@@ -96,6 +96,7 @@ def _environment(folder: Path, *, trust: bool) -> dict[str, str]:
     ours = {
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "CUDA_VISIBLE_DEVICES": "-1",
+        "TF_ENABLE_ONEDNN_OPTS": "0",  # its rewriting of layer norm behind slices with steps corrupts the heap
         "KERAS_BACKEND": "tensorflow",
         "KERAS_HOME": str(folder),
         "TMPDIR": str(folder),
