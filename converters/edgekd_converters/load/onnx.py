@@ -22,6 +22,7 @@ from edgekd_converters.load.onnx_explicit import explicit
 from edgekd_converters.load.onnx_file import read_model
 from edgekd_converters.load.onnx_gelu import with_gelus
 from edgekd_converters.load.onnx_inputs import settle_inputs
+from edgekd_converters.load.onnx_pool import with_plain_pools
 from edgekd_converters.load.onnx_ports import Axes, Match, match
 from edgekd_converters.load.onnx_prepare import (
     COMPOSITE,
@@ -107,7 +108,7 @@ def _attempts(model: onnx.ModelProto, outputs: Arrays, troubled: Set[tuple[str, 
     modern = of_opset(whole, MODERN_OPSET)
     plain = simplified(modern)
     wide = tuple(value.name for value in whole.graph.input if 3 <= len(value.type.tensor_type.shape.dim) <= 5)
-    forms = [with_gelus(explicit(form)) for form in (plain, whole) if form is not None]
+    forms = [_plainer(form) for form in (plain, whole) if form is not None]
     for direct in (True, False) if can_write_directly() else (False,):
         for form in forms:
             for keep in dict.fromkeys((tuple(kept_as_they_are(form)), wide, ())):
@@ -115,9 +116,14 @@ def _attempts(model: onnx.ModelProto, outputs: Arrays, troubled: Set[tuple[str, 
     composite = troubled | {(node.domain, node.op_type) for node in modern.graph.node if node.op_type in COMPOSITE}
     if composite:
         modern = inferred(expanded(modern, composite))
-        forms = [with_gelus(explicit(form)) for form in (simplified(modern) or modern, modern)]
+        forms = [_plainer(form) for form in (simplified(modern) or modern, modern)]
         yield from (_Attempt(form, tuple(kept_as_they_are(form)), True, can_write_directly()) for form in forms)
     yield _Attempt(forms[0], tuple(kept_as_they_are(forms[0])), False, False)
+
+
+def _plainer(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Without what onnx2tf reads wrongly or writes badly."""
+    return with_plain_pools(with_gelus(explicit(model)))
 
 
 def _try(
