@@ -1,6 +1,6 @@
-"""Average pooling whose padding does not count, as padding, plain pooling and a factor.
+"""Average pooling whose padding does not count, where all windows have as much of it: padding, plain pooling, a factor.
 
-TFLite cannot say it. onnx2tf cuts the edges off, corrects and joins them again, and forgets to where one window is all.
+TFLite cannot say it. onnx2tf corrects the edges where they differ from the middle, and forgets to where they do not.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import itertools
 import math
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
@@ -38,7 +37,7 @@ def with_plain_pools(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _plain(node: onnx.NodeProto, shape: tuple[int, ...], graph: onnx.GraphProto) -> list[onnx.NodeProto] | None:
-    """None for a pool that is plain already, or too odd."""
+    """None for a pool that is plain already, too odd, or whose windows differ."""
     stated = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
     kernel, pads = list(stated.get("kernel_shape", ())), list(stated.get("pads", ()))
     rank = len(kernel)
@@ -46,11 +45,16 @@ def _plain(node: onnx.NodeProto, shape: tuple[int, ...], graph: onnx.GraphProto)
     if not any(pads) or odd or len(shape) != rank + 2 or stated.get("auto_pad", b"NOTSET") not in (b"", b"NOTSET"):
         return None
     strides = list(stated.get("strides", [1] * rank))
-    factor = _factors(shape[2:], kernel, strides, pads)
+    factors = _factors(shape[2:], kernel, strides, pads)
+    if len(factors) != 1:
+        return None
     (name,) = node.output
     widths = np.array([0, 0, *pads[:rank], 0, 0, *pads[rank:]], np.int64)
     graph.initializer.extend(
-        [numpy_helper.from_array(widths, f"{name}/widths"), numpy_helper.from_array(factor, f"{name}/factor")]
+        [
+            numpy_helper.from_array(widths, f"{name}/widths"),
+            numpy_helper.from_array(np.array(factors.pop(), np.float32), f"{name}/factor"),
+        ]
     )
     make = onnx.helper.make_node
     return [
@@ -60,11 +64,10 @@ def _plain(node: onnx.NodeProto, shape: tuple[int, ...], graph: onnx.GraphProto)
     ]
 
 
-def _factors(sizes: tuple[int, ...], kernel: list[int], strides: list[int], pads: list[int]) -> npt.NDArray[np.float32]:
-    """Size of the window over how much of it lies inside, ``(1, 1, …)``."""
+def _factors(sizes: tuple[int, ...], kernel: list[int], strides: list[int], pads: list[int]) -> set[float]:
+    """Size of the window over how much of it lies inside, of all windows."""
     rank, counts = len(kernel), []
     for size, window, step, before, after in zip(sizes, kernel, strides, pads[:rank], pads[rank:], strict=True):
         starts = range(-before, size + after - window + 1, step)
-        counts.append([min(start + window, size) - max(start, 0) for start in starts])
-    inside = np.array([math.prod(one) for one in itertools.product(*counts)], np.float32)
-    return (math.prod(kernel) / inside).reshape(1, 1, *map(len, counts)).astype(np.float32)
+        counts.append({min(start + window, size) - max(start, 0) for start in starts})
+    return {math.prod(kernel) / math.prod(inside) for inside in itertools.product(*counts)}

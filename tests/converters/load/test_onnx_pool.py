@@ -27,9 +27,10 @@ def answers(model: onnx.ModelProto) -> Any:
     return onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": IMAGE})[0]
 
 
-@pytest.mark.parametrize("kernel", [(3, 3), (2, 3), (4, 2)])
-@pytest.mark.parametrize("strides", [(1, 1), (2, 3)])
-@pytest.mark.parametrize("pads", [(1, 1, 1, 1), (0, 0, 1, 1), (1, 0, 0, 1)])
+@pytest.mark.parametrize(
+    ("kernel", "strides", "pads"),
+    [((7, 8), (1, 1), (0, 0, 1, 1)), ((8, 9), (2, 2), (1, 1, 1, 1)), ((6, 2), (6, 7), (0, 1, 0, 0))],
+)
 def test_it_becomes_padding_plain_pooling_and_a_factor(
     tmp_path: Path, kernel: tuple[int, ...], strides: tuple[int, ...], pads: tuple[int, ...]
 ) -> None:
@@ -43,9 +44,10 @@ def test_it_becomes_padding_plain_pooling_and_a_factor(
     "attributes",
     [
         {"kernel_shape": (3, 3)},
-        {"kernel_shape": (3, 3), "pads": (1, 1, 1, 1), "count_include_pad": 1},
-        {"kernel_shape": (3, 3), "pads": (1, 1, 1, 1), "ceil_mode": 1, "strides": (2, 2)},
-        {"kernel_shape": (3, 3), "pads": (1, 1, 1, 1), "opset": 10},
+        {"kernel_shape": (3, 3), "pads": (1, 1, 1, 1)},
+        {"kernel_shape": (7, 8), "pads": (0, 0, 1, 1), "count_include_pad": 1},
+        {"kernel_shape": (7, 8), "pads": (0, 0, 1, 1), "ceil_mode": 1},
+        {"kernel_shape": (7, 8), "pads": (0, 0, 1, 1), "opset": 10},
     ],
 )
 def test_others_stay(tmp_path: Path, attributes: dict[str, Any]) -> None:
