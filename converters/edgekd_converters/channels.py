@@ -10,6 +10,7 @@ Towards Any Structural Pruning", at the grain of single channels, which also fol
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ Labels = npt.NDArray[np.int64]
 Axes = list[Labels | None]
 """By axis: ``(size,)`` labels, or None where the axis is fixed."""
 Key = int | tuple[int, int]
-"""A tensor's index; or (op, slot) for a constant vector, which the converter may have shared between strangers."""
+"""A tensor's index; or (op, slot) for a constant that the converter may have shared between strangers."""
 Place = tuple[Key, int]
 """One axis of one tensor."""
 Rule = Callable[["Ends"], None]
@@ -64,6 +65,7 @@ class Channels:
         self.edges: list[Edge] = []
         self.notes: list[str] = []
         self._parent = np.zeros(1, np.int64)
+        self._shared = _loose(graph)
         for op in graph.main:
             rule = rules(op)
             if rule is None:
@@ -128,7 +130,16 @@ class Channels:
         """Where the labels of an op's input are kept."""
         tensor = op.slots[slot]
         assert tensor is not None
-        return (op.index, slot) if tensor.is_constant and len(tensor.shape) < 2 else tensor.index
+        return (op.index, slot) if tensor.index in self._shared else tensor.index
+
+
+def _loose(graph: Graph) -> frozenset[int]:
+    """Constants that are the same by chance and not because layers share them: vectors, and one number everywhere."""
+    vectors = {tensor.index for tensor in graph.tensors if tensor.is_constant and len(tensor.shape) < 2}
+    uses = Counter(tensor for op in graph.main for tensor in op.inputs if tensor.is_constant)
+    several = [tensor for tensor, count in uses.items() if count > 1 and tensor.dtype == "FLOAT32"]
+    filled = {tensor.index for tensor in several if np.unique(graph.constant(tensor)).size == 1}
+    return frozenset(vectors | filled)
 
 
 class Ends:

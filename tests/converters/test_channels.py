@@ -12,7 +12,7 @@ from tests.converters.zoo import ZOO, graph, samples
 
 from edgekd_converters.channels import Channels
 from edgekd_converters.cost import count_macs, count_parameters
-from edgekd_converters.graph import Graph
+from edgekd_converters.graph import Graph, read_graph
 from edgekd_converters.ops.table import channels_of
 from edgekd_converters.slim import Mask, keep_all, remove
 
@@ -142,3 +142,24 @@ def test_outputs_keep_their_channels() -> None:
         ends = {tensor.index for tensor in (*channels.graph.inputs, *channels.graph.outputs)}
         touched = {key for group in channels.groups() for key, _ in group.places}
         assert not ends & touched, name
+
+
+@pytest.mark.parametrize(("filled", "groups"), [(True, [8]), (False, [])])
+def test_layers_share_weights_on_purpose_unless_these_are_one_number(
+    tf: Any, to_tflite: Any, filled: bool, groups: list[int]
+) -> None:
+    """The converter keeps one copy of equal constants: of equal layers, and of layers that are merely filled alike."""
+    drawn = np.random.default_rng(0).normal(size=(1, 1, 8, 8)).astype(np.float32)
+    weights = np.full((1, 1, 8, 8), 0.5, np.float32) if filled else drawn
+
+    def function(image: Any) -> Any:
+        return tf.nn.conv2d(tf.nn.relu(tf.nn.conv2d(image, weights, 1, "SAME")), weights, 1, "SAME")
+
+    given = read_graph(to_tflite(function, ((1, 4, 4, 8), tf.float32)))
+    first, second = (op for op in given.main if op.name == "CONV_2D")
+    assert first.inputs[1] == second.inputs[1]
+    channels = channels_of(given)
+    assert [len(group) for group in channels.groups()] == groups
+    kept = some_units(channels, seed=0)
+    feed = {name: np.ones((1, 4, 4, 8), np.float32) for name in given.signature.inputs}
+    np.testing.assert_allclose(run(remove(channels, kept), feed)[0], run(silenced(channels, kept), feed)[0], rtol=1e-5)
