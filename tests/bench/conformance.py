@@ -62,6 +62,7 @@ def arguments(families: list[str]) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="cases at a time; default 1")
     parser.add_argument("--seconds", type=int, default=1200, help="for one case; default 1200")
     parser.add_argument("--again", action="store_true", help="do again what is done")
+    parser.add_argument("--failed", action="store_true", help="do again what did not go the whole way")
     parser.add_argument("--stale", action="store_true", help="do again what was done with other code")
     parser.add_argument("--finished", action="store_true", help="write the page from what is done, do no more")
     options = parser.parse_args()
@@ -75,7 +76,9 @@ def chosen(family: str, names: list[str], options: argparse.Namespace) -> list[s
 
     def open_yet(name: str) -> bool:
         record = read(family, name)
-        return record is None or options.again or (options.stale and record["stale"])
+        if record is None or options.again or (options.stale and record["stale"]):
+            return True
+        return bool(options.failed and not conformance_page.passes(record))
 
     return [name for name in names if (not options.cases or name in options.cases) and open_yet(name)]
 
@@ -133,7 +136,7 @@ def summarise(records: dict[str, dict[str, Record | None]], nodes: dict[str, tup
     rows, result, met = [], {}, True
     for family, by_name in records.items():
         done = [record for record in by_name.values() if record]
-        whole = sum(conformance_page.whole_way(record) for record in done)
+        whole = sum(conformance_page.passes(record) for record in done)
         asked = ASKED.get(family)
         verdict = ""
         if asked is not None:

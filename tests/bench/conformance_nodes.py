@@ -77,10 +77,11 @@ def ours(name: str) -> Verdict:
     from edgekd_converters.load.onnx import open_source
 
     given, expected = conformance_onnx.published("node", name)
+    path = conformance_onnx.model_path("node", name)
     try:
-        source = open_source(conformance_onnx.model_path("node", name), LoadOptions())
+        source = open_source(path, LoadOptions())
     except ConverterError as error:
-        return {"ok": False, "why": f"does not load: {error}"}
+        return {"ok": False, "why": f"does not load: {str(error).removeprefix(f'{path}: ')}"}
     result = compare(source.graph, source.layouts, given, lambda _: expected)
     return {"ok": result.equal, "why": "" if result.equal else f"differs by {result.worst.excess:.2g} × the tolerance"}
 

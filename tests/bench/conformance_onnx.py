@@ -34,7 +34,7 @@ def model_path(folder: str, name: str) -> Path:
 def published(folder: str, name: str) -> tuple[Columns, Columns]:
     """The package's own inputs and the outputs that it wants for them, one row each.
 
-    An array whose first axis is not a batch of 1 has one put in front, as loaded models have it.
+    As in loaded models, floats are float32, and an array whose first axis is not a batch of 1 has one put in front.
     """
     model = onnx.load(model_path(folder, name))
     known = {tensor.name for tensor in model.graph.initializer}
@@ -43,11 +43,11 @@ def published(folder: str, name: str) -> tuple[Columns, Columns]:
         shape = [dim.dim_value for dim in ends[0][0].type.tensor_type.shape.dim]
         ramp = np.arange(np.prod(shape)).reshape(shape) / np.prod(shape)
         wanted = numpy_helper.to_array(onnx.load_tensor(str(DATA / folder / f"{name}_output_0.pb")))
-        return {ends[0][0].name: ramp.astype(np.float32)}, {ends[1][0].name: _with_batch(wanted)}
+        return {ends[0][0].name: ramp.astype(np.float32)}, {ends[1][0].name: _row(wanted)}
     stored = DATA / folder / name / "test_data_set_0"
     given, wanted_by_name = (
         {
-            value.name: _with_batch(numpy_helper.to_array(onnx.load_tensor(str(stored / f"{kind}_{i}.pb"))))
+            value.name: _row(numpy_helper.to_array(onnx.load_tensor(str(stored / f"{kind}_{i}.pb"))))
             for i, value in enumerate(values)
         }
         for kind, values in zip(("input", "output"), ends, strict=True)
@@ -173,5 +173,7 @@ def _settle(model: onnx.ModelProto, image: npt.NDArray[np.float32]) -> None:
         stored[name].CopyFrom(numpy_helper.from_array(value.astype(np.float32), name))
 
 
-def _with_batch(value: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _row(value: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """With a batch axis, and no other floats than float32."""
+    value = value.astype(np.float32) if value.dtype.kind == "f" else value
     return value if value.shape[:1] == (1,) else value[np.newaxis]
