@@ -25,6 +25,7 @@ import numpy as np
 from edgekd_converters.errors import ConverterError, LoadError, RunError
 from edgekd_converters.graph import Graph
 from edgekd_converters.load.formats import detect
+from edgekd_converters.load.memory import limit_memory
 from edgekd_converters.load.source import LoadOptions, Source
 from edgekd_converters.load.tidy import with_flat_biases
 from edgekd_converters.observe import Observer
@@ -40,8 +41,6 @@ _FRONT_ENDS = {
     "tflite": "tflite",
 }
 _WITH_SIGNATURES = ("savedmodel", "tflite")
-_BASE_BYTES = 4 << 30  # TensorFlow and torch with their threads take less than one
-_PER_BYTE = 40  # of the model: its weights some ten times over, and a converter's wastefulness
 Message = dict[str, Any]
 
 
@@ -68,7 +67,7 @@ def main() -> None:
 
 def open_source(path: Path, options: LoadOptions) -> Source:
     """Whatever ``path`` is → a source whose graph has run once, within bounded memory. Raises ``LoadError``."""
-    _limit_memory(path)
+    _limit(path)
     kind = detect(path)
     if options.signature is not None and kind not in _WITH_SIGNATURES:
         raise LoadError(f"{path}: --signature is for SavedModels; this is {kind}, which has none")
@@ -131,13 +130,9 @@ def _requests() -> Iterator[Message]:
         yield json.loads(lines.get())
 
 
-def _limit_memory(path: Path) -> None:
-    """Private memory in proportion to the file: TensorFlow maps far more address space than it fills."""
+def _limit(path: Path) -> None:
     files = [path, *path.rglob("*")] if path.is_dir() else [path]
-    size = sum(file.stat().st_size for file in files if file.is_file())
-    _, most = resource.getrlimit(resource.RLIMIT_DATA)  # what the user may have at all
-    limit = _BASE_BYTES + _PER_BYTE * size
-    resource.setrlimit(resource.RLIMIT_DATA, (limit if most == resource.RLIM_INFINITY else min(limit, most),) * 2)
+    limit_memory(sum(file.stat().st_size for file in files if file.is_file()))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 

@@ -10,6 +10,7 @@ import onnx
 
 from edgekd_converters.errors import ConverterError, LoadError, SourceNotFoundError
 from edgekd_converters.graph import Graph, read_graph
+from edgekd_converters.load.memory import allow_memory
 from edgekd_converters.load.onnx2tf_call import CallError, NoSuchOpError, can_write_directly, knows, to_tflite
 from edgekd_converters.load.onnx_edit import (
     expanded,
@@ -19,7 +20,7 @@ from edgekd_converters.load.onnx_edit import (
     without_outputs,
 )
 from edgekd_converters.load.onnx_explicit import explicit
-from edgekd_converters.load.onnx_file import read_model
+from edgekd_converters.load.onnx_file import filled_bytes, read_model
 from edgekd_converters.load.onnx_gelu import with_gelus
 from edgekd_converters.load.onnx_inputs import settle_inputs
 from edgekd_converters.load.onnx_pool import with_plain_pools
@@ -50,6 +51,7 @@ def open_source(path: Path, options: LoadOptions) -> Source:
     """
     model = read_model(path)
     try:
+        allow_memory(model.ByteSize() + filled_bytes(model))
         model, notes = normalised(model)
         session = open_session(model, settle_inputs(model, options.shapes))
         graph, layouts = _convert(session)

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
+from onnx import numpy_helper
 
 from edgekd_converters.errors import LoadError, SourceNotFoundError
 
 MOST_BYTES = (1 << 31) - (1 << 20)
 """Protobuf's own limit, less room for what preparing a model adds."""
+MOST_FILLED = 1 << 30
 
 _BITS = {
     **dict.fromkeys(("UINT8", "INT8", "BOOL", "FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ"), 8),
@@ -46,6 +48,21 @@ def read_model(path: Path) -> onnx.ModelProto:
     except LoadError as error:
         raise LoadError(f"{path}: {error}") from error
     return model
+
+
+def filled_bytes(model: onnx.ModelProto) -> int:
+    """What constants take that the file only gives the sizes of. Raises ``LoadError`` where they are absurd."""
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    total = 0
+    for node in model.graph.node:
+        shape = stored.get(node.input[0]) if node.op_type == "ConstantOfShape" else None
+        if shape is not None:
+            total += 4 * math.prod(int(size) for size in numpy_helper.to_array(shape).ravel())
+    if total > MOST_FILLED:
+        raise LoadError(
+            f"it fills {total:,} bytes with constants; at most {MOST_FILLED:,} can be made of so small a file"
+        )
+    return total
 
 
 def graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:

@@ -77,6 +77,13 @@ def test_a_giant_in_a_node(tmp_path: Path) -> None:
     assert "declares 1,099,511,627,776 numbers and holds 1" in message
 
 
+def test_a_giant_that_is_filled_when_it_runs(tmp_path: Path) -> None:
+    nodes = [node("ConstantOfShape", "size", "k"), node("ReduceMax", "k", "m"), node("Add", "x m", "y")]
+    size = {"size": np.array([1 << 20, 1 << 20], np.int64)}
+    path = write(tmp_path / "m.onnx", nodes, [value("x", (1, 3))], [value("y", None)], size)
+    assert "it fills 4,398,046,511,104 bytes with constants" in refused(path)
+
+
 def test_a_giant_input(tmp_path: Path) -> None:
     assert "numbers; at most" in refused(image_net(tmp_path / "m.onnx", (1, 3, 1 << 20, 1 << 20)))
 
