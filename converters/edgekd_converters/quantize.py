@@ -39,9 +39,20 @@ def quantize_int8(graph: Graph, ranges: Ranges) -> Graph:
             raise QuantizeError(
                 f"ai-edge-quantizer cannot quantise the model: {' '.join(str(error).split())[:300]}"
             ) from error
-    result = read_graph(content)
+    result = _signed(read_graph(content), graph)
     require_integer(result)
     return result
+
+
+def _signed(result: Graph, original: Graph) -> Graph:
+    """With the signature on the outputs themselves: ai-edge-quantizer 0.4 forgets it when it puts an op behind one."""
+    if not set(result.signature.outputs.values()) - {tensor.name for tensor in result.outputs}:
+        return result
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(result.content, 0))
+    place = {tensor.name: i for i, tensor in enumerate(original.outputs)}
+    for entry, tensor in zip(model.signatureDefs[0].outputs, original.signature.outputs.values(), strict=True):
+        entry.tensorIndex = result.outputs[place[tensor]].index
+    return read_graph(write_model(model))
 
 
 def _with_signatures(graph: Graph) -> bytes:

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from ai_edge_litert.interpreter import Interpreter
+from tests.converters.reals import real_outputs, relative_error
 
 from edgekd_converters.calibrate import Ranges, calibrate_minmax
 from edgekd_converters.errors import NotIntegerError, QuantizeError
@@ -121,3 +122,16 @@ def test_a_float_activation_without_a_range_is_an_error(conv_graph: Graph, image
     del ranges[missing]
     with pytest.raises(QuantizeError, match=rf"no range for tensor {re.escape(repr(missing))}"):
         quantize_int8(conv_graph, ranges)
+
+
+def test_the_signature_stays_on_the_outputs(keras: Any) -> None:
+    """Behind a lookup in a table the quantiser puts an op of its own, which then makes the output."""
+    keras.utils.set_random_seed(5)
+    ids = keras.Input((4,), dtype="int32", name="ids")
+    rows = keras.layers.Embedding(9, 3, name="rows")(ids)
+    graph = convert_keras(keras.Model(ids, [keras.layers.Dense(2, name="scores")(rows), rows]))
+    feeds = [{"ids": np.random.default_rng(i).integers(0, 9, (1, 4)).astype(np.int32)} for i in range(8)]
+    int8 = quantize_int8(graph, calibrate_minmax(graph, feeds))
+    assert list(int8.signature.outputs) == ["scores", "rows"]
+    assert set(int8.results) == set(int8.outputs)
+    assert relative_error(real_outputs(graph, feeds), real_outputs(int8, feeds)) < 0.05
