@@ -20,7 +20,7 @@ from edgekd.verify import run_graph
 from edgekd_converters.calibrate import calibrate_minmax
 from edgekd_converters.condition import condition
 from edgekd_converters.cost import count_macs, graph_shapes, op_macs
-from edgekd_converters.errors import ConverterError, PruneError
+from edgekd_converters.errors import ConverterError, PruneError, QuantizeError
 from edgekd_converters.graph import Graph
 from edgekd_converters.load import Opened, open_model
 from edgekd_converters.load.equivalence import check, to_graph
@@ -31,6 +31,7 @@ from edgekd_converters.quiet import quiet
 
 MEMORY_BYTES = 14 << 30
 _AMOUNT = 0.3
+_MOST_ERROR = 0.5
 
 
 def main() -> None:
@@ -107,11 +108,17 @@ def pruned(graph: Graph, columns: Columns, figures: dict[str, Any]) -> Graph:
 
 
 def int8_error(graph: Graph, columns: Columns) -> float:
-    """Full int8 of the pruned graph against its float: root mean square of the difference over that of the output."""
+    """Full int8 of the pruned graph against its float: root mean square of the difference over that of the output.
+
+    One that runs and computes something else does not pass, unless the output is one number everywhere.
+    """
     ready = condition(graph)
     int8 = quantize_int8(ready, calibrate_minmax(ready, feeds(columns)))
     wanted, got = (_outputs(one, columns) for one in (ready, int8))
-    return float(np.sqrt(np.square(got - wanted).mean() / max(float(np.square(wanted).mean()), 1e-30)))
+    error = float(np.sqrt(np.square(got - wanted).mean() / max(float(np.square(wanted).mean()), 1e-30)))
+    if error > _MOST_ERROR and wanted.std() > 0.01 * np.abs(wanted).max():
+        raise QuantizeError(f"the int8 model runs, but is off by {error:.2f} of the output")
+    return error
 
 
 def _outputs(graph: Graph, columns: Columns) -> npt.NDArray[np.float64]:
