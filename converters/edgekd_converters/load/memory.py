@@ -1,6 +1,7 @@
-"""How much private memory a front end may take: in proportion to the weights, and never most of the machine.
+"""How much private memory a front end may take: in proportion to the weights, and never more than the machine has.
 
-A limit on address space would not do: TensorFlow maps far more than it fills.
+A limit on address space would not do: TensorFlow maps far more than it fills. What is limited here, private data, is
+still up to twice of what is filled, since protobuf takes memory in doubling steps.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import resource
 
 _BASE_BYTES = 4 << 30  # TensorFlow and torch with their threads take less than one
 _PER_BYTE = 40  # of the weights: these some ten times over, and a converter's wastefulness
-_SHARE = 0.75
 
 
 def limit_memory(weight_bytes: int) -> None:
@@ -27,6 +27,6 @@ def allow_memory(weight_bytes: int) -> None:
 
 
 def _within(weight_bytes: int, most: int) -> int:
-    machine = int(_SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = min(_BASE_BYTES + _PER_BYTE * weight_bytes, max(_BASE_BYTES, machine))
     return limit if most == resource.RLIM_INFINITY else min(limit, most)

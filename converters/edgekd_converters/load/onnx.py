@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,14 +108,21 @@ def _attempts(model: onnx.ModelProto, outputs: Arrays, troubled: Set[tuple[str, 
     model = with_output_shapes(model, {name: value.shape for name, value in outputs.items()})
     unknown = {(node.domain, node.op_type) for node in model.graph.node if not knows(node.op_type)}
     whole = inferred(with_formulas(expanded(model, unknown) if unknown else model))
-    modern = of_opset(whole, MODERN_OPSET)
-    plain = simplified(modern)
+    del model
     wide = tuple(value.name for value in whole.graph.input if 3 <= len(value.type.tensor_type.shape.dim) <= 5)
-    forms = [_plainer(form) for form in (plain, whole) if form is not None]
+
+    @functools.cache  # each holds all weights, so none is made before its turn
+    def form_of(*, simple: bool) -> onnx.ModelProto | None:
+        form = simplified(of_opset(whole, MODERN_OPSET)) if simple else whole
+        return None if form is None else _plainer(form)
+
     for direct in (True, False) if can_write_directly() else (False,):
-        for form in forms:
-            for keep in dict.fromkeys((tuple(kept_as_they_are(form)), wide, ())):
-                yield _Attempt(form, keep, True, direct)
+        for simple in (True, False):
+            if (form := form_of(simple=simple)) is not None:
+                for keep in dict.fromkeys((tuple(kept_as_they_are(form)), wide, ())):
+                    yield _Attempt(form, keep, True, direct)
+    forms = [form for simple in (True, False) if (form := form_of(simple=simple)) is not None]
+    modern = of_opset(whole, MODERN_OPSET)
     composite = troubled | {(node.domain, node.op_type) for node in modern.graph.node if node.op_type in COMPOSITE}
     if composite:
         modern = inferred(expanded(modern, composite))
@@ -137,7 +145,7 @@ def _try(
     computed = [Port(name, value.dtype, value.shape) for name, value in wanted.items() if name not in results]
     if not computed:
         return 0.0, publish(None, session.inputs, {name: results[name] for name in wanted})
-    model = without_outputs(attempt.model, results)
+    model = without_outputs(attempt.model, results) if results else attempt.model
     names = [value.name for value in model.graph.input]
     inputs = [port for name in names for port in session.inputs if port.name == name]
     graph, found = _matched(attempt, model, inputs, computed, checks)

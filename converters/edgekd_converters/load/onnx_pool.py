@@ -22,7 +22,7 @@ _OPSET = 11
 def with_plain_pools(model: onnx.ModelProto) -> onnx.ModelProto:
     """Paddings and the sizes of inner results have to be known, see ``explicit`` and ``inferred``."""
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
-    if opset < _OPSET or not any(node.op_type == "AveragePool" for node in model.graph.node):
+    if opset < _OPSET or not any(_is_padded(node) for node in model.graph.node):
         return model
     model = copied(model)
     sizes = {value.name: value.type.tensor_type.shape.dim for value in (*model.graph.input, *model.graph.value_info)}
@@ -34,6 +34,10 @@ def with_plain_pools(model: onnx.ModelProto) -> onnx.ModelProto:
     del model.graph.node[:]
     model.graph.node.extend(whole.node)
     return inferred(model)
+
+
+def _is_padded(node: onnx.NodeProto) -> bool:
+    return node.op_type == "AveragePool" and any(one.name == "pads" and any(one.ints) for one in node.attribute)
 
 
 def _plain(node: onnx.NodeProto, shape: tuple[int, ...], graph: onnx.GraphProto) -> list[onnx.NodeProto] | None:

@@ -15,7 +15,7 @@ def soft_limit_after(*lines: str) -> int:
     return int(done.stdout)
 
 
-def test_it_grows_with_the_weights_and_stays_below_what_the_machine_has() -> None:
+def test_it_grows_with_the_weights_up_to_what_the_machine_has() -> None:
     small, larger, vast = (soft_limit_after(f"limit_memory({size})") for size in (0, 10 << 20, 1 << 50))
     assert 4 * GIB == small < larger <= vast < 1 << 50
 
