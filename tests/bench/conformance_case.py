@@ -32,6 +32,7 @@ from edgekd_converters.quiet import quiet
 MEMORY_BYTES = 14 << 30
 _AMOUNT = 0.3
 _MOST_ERROR = 0.5
+_Outputs = npt.NDArray[np.float64]
 
 
 def main() -> None:
@@ -62,7 +63,7 @@ def run(family: str, name: str, results: dict[str, Any]) -> Iterator[None]:
             graph = pruned(graph, columns, figures)
         yield
         with _step(results, "int8", hidden) as figures:
-            figures["rmse"] = int8_error(graph, columns)
+            figures["rmse"] = int8_error(opened.graph, graph, columns)
         yield
 
 
@@ -107,22 +108,26 @@ def pruned(graph: Graph, columns: Columns, figures: dict[str, Any]) -> Graph:
     return slim
 
 
-def int8_error(graph: Graph, columns: Columns) -> float:
-    """Full int8 of the pruned graph against its float: root mean square of the difference over that of the output.
+def int8_error(original: Graph, slim: Graph, columns: Columns) -> float:
+    """Full int8 against float: root mean square of the difference over that of the output.
 
-    One that runs and computes something else does not pass, unless the output is one number everywhere.
+    It is the original's, whose outputs are drawn to say something; the pruned one becomes int8 and runs. A model that
+    runs and computes something else does not pass, unless the output is one number everywhere.
     """
-    ready = condition(graph)
-    int8 = quantize_int8(ready, calibrate_minmax(ready, feeds(columns)))
-    wanted, got = (_outputs(one, columns) for one in (ready, int8))
+    if slim is not original:
+        _in_int8(slim, columns)
+    wanted, got = _in_int8(original, columns)
     error = float(np.sqrt(np.square(got - wanted).mean() / max(float(np.square(wanted).mean()), 1e-30)))
     if error > _MOST_ERROR and wanted.std() > 0.01 * np.abs(wanted).max():
         raise QuantizeError(f"the int8 model runs, but is off by {error:.2f} of the output")
     return error
 
 
-def _outputs(graph: Graph, columns: Columns) -> npt.NDArray[np.float64]:
-    return run_graph(graph, columns).astype(np.float64)
+def _in_int8(graph: Graph, columns: Columns) -> tuple[_Outputs, _Outputs]:
+    """What float and int8 give."""
+    ready = condition(graph)
+    int8 = quantize_int8(ready, calibrate_minmax(ready, feeds(columns)))
+    return run_graph(ready, columns).astype(np.float64), run_graph(int8, columns).astype(np.float64)
 
 
 if __name__ == "__main__":

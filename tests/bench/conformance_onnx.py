@@ -166,7 +166,8 @@ def _settle(model: onnx.ModelProto, image: npt.NDArray[np.float32]) -> None:
     for node in norms:
         seen = maps[node.input[0]]
         settled |= {node.input[3]: seen.mean((0, 2, 3)), node.input[4]: seen.var((0, 2, 3)) + 1e-3}
-    factor = _LOGITS / maps[last.output[0]].std()
+    logits = maps[last.output[0]]
+    factor = _LOGITS / logits.reshape(*logits.shape[:2], -1).mean(2).std()
     scaled = [_reshaped(model.graph).get(name, name) for name in last.input[1:]]
     settled |= {name: factor * numpy_helper.to_array(stored[name]) for name in scaled}
     for name, value in settled.items():

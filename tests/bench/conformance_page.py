@@ -19,9 +19,9 @@ Written by `make bench-conformance`; do not edit by hand.
   by more than 0.1 % of its range.
 - **prunes**: 30 % or more of the multiply-accumulates leave (uniformly, by weight size: the quick way), and the result
   runs. `–` where there is nothing to remove.
-- **int8**: the pruned graph is calibrated on the same samples, becomes fully integer and runs. *int8 error* is the root
-  mean square of its difference to the pruned float graph, over that of the output; more than 0.5 does not pass. With
-  random weights this says that nothing is broken, not how accurate a trained model would be.
+- **int8**: the graph and the pruned one are calibrated on the same samples, become fully integer and run. *int8 error*
+  is the root mean square of the difference to the float graph (before pruning), over that of the output; more than 0.5
+  does not pass. With random weights this says that nothing is broken, not how accurate a trained model would be.
 
 Weights are random. Those of `keras.applications` and of `light_*` (second table) are drawn by the size of each layer
 (He), biases and batch norm's scales are not neutral, batch norm's statistics are measured on random images, and the
