@@ -42,7 +42,7 @@ class RecoverOptions:
     batch: int = 128
     learning_rate: float = 3e-3
     temperature: float = 4.0
-    alpha: float = 0.7
+    alpha: float = 0.3
     hints: float = 0.0
     augment: tuple[str, ...] = ()
     seed: int = 0

@@ -89,7 +89,7 @@ def make_job(variant: str, fewer: float, options: argparse.Namespace) -> Job:
     cut = PruneOptions(amount, multiple=4, seed=seed)
     if variant == "uniform":
         cut = replace(cut, uniform=True, importance="weight", refit=False)
-    training = RecoverOptions(options.steps, augment=("flip", "crop"), seed=seed)
+    training = RecoverOptions(options.steps, alpha=0.7, augment=("flip", "crop"), seed=seed)
     return Job(f"{fewer:g}× {VARIANTS[variant]}", cut, training, labelled=variant != "no-labels")
 
 

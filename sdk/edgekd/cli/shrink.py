@@ -87,7 +87,7 @@ _RECOVERY = (
     click.option(
         "--recover-alpha",
         type=common.FiniteRange(0, 1),
-        default=0.7,
+        default=0.3,
         show_default=True,
         help="Loss = α·CE + (1−α)·T²·KL where there are labels.",
     ),
