@@ -86,9 +86,8 @@ def equivalence(opened: Opened, made: Made) -> dict[str, Any]:
     """Largest difference as a share of what is allowed, on all rows; or on the one row that has a known answer."""
     run_source: Callable[[Columns], Any] = opened.run
     columns = made.columns
-    if made.expected is not None:
-        expected = made.expected
-        columns = {name: column[:1] for name, column in columns.items()}
+    if made.known is not None:
+        columns, expected = made.known
         run_source = lambda _: expected  # noqa: E731
     result = check(opened.graph, opened.layouts, columns, run_source, opened.layers)
     return {"difference": result.max_difference, "excess": result.worst.excess}

@@ -20,11 +20,11 @@ ROWS = 8
 
 @dataclass(frozen=True)
 class Made:
-    """``columns``: samples in the model's own layout. ``expected``: known answers to their first row, if there are."""
+    """``columns``: samples in the model's own layout. ``known``: one more, and the answers to it that are on file."""
 
     path: Path
     columns: Columns
-    expected: Columns | None = None
+    known: tuple[Columns, Columns] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,9 @@ def _onnx(folder_name: str) -> tuple[Callable[[], list[str]], Callable[[str, Pat
     def make(name: str, folder: Path) -> Made:
         import conformance_onnx
 
-        row, expected = conformance_onnx.published(folder_name, name)
+        known = conformance_onnx.published(folder_name, name)
         path = conformance_onnx.model_path(folder_name, name)
-        return Made(path, conformance_onnx.varied(row, ROWS), expected)
+        return Made(path, conformance_onnx.varied(known[0], ROWS), known)
 
     return names, make
 

@@ -63,14 +63,16 @@ def images(rows: int, seed: int) -> npt.NDArray[np.float32]:
 
 
 def varied(row: Columns, rows: int) -> Columns:
-    """Rows for calibration around the one that there is: floats scaled, everything else as it is."""
+    """Rows for calibration around the one that there is: floats scaled, all else as it is. Some hold absurd numbers."""
     factors = np.linspace(1, 0.7, rows)
 
     def column(value: npt.NDArray[Any]) -> npt.NDArray[Any]:
         many = np.repeat(value, rows, 0)
         if value.dtype.kind != "f":
             return many
-        return np.asarray(many * factors.reshape(rows, *[1] * (value.ndim - 1)), value.dtype)
+        return np.asarray(
+            np.clip(np.nan_to_num(many), -100, 100) * factors.reshape(rows, *[1] * (value.ndim - 1)), value.dtype
+        )
 
     return {name: column(value) for name, value in row.items()}
 
