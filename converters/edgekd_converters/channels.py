@@ -175,9 +175,10 @@ class Ends:
         return self._channels.axes[key]
 
     def gives(self, *axes: Axes) -> None:
-        """The labels of the outputs, in order."""
+        """The labels of the outputs, in order. An axis with one position has none to spare: what is cut out alone stays."""
         for tensor, labels in zip(self.op.outputs, axes, strict=True):
             assert len(labels) == len(tensor.shape), f"{self.op}: {len(labels)} axes for shape {tensor.shape}"
+            self.freeze(*(label for size, label in zip(tensor.shape, labels, strict=True) if size == 1))
             self._channels.axes[tensor.index] = [
                 None if size == 1 else label for size, label in zip(tensor.shape, labels, strict=True)
             ]

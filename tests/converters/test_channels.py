@@ -163,3 +163,22 @@ def test_layers_share_weights_on_purpose_unless_these_are_one_number(
     kept = some_units(channels, seed=0)
     feed = {name: np.ones((1, 4, 4, 8), np.float32) for name in given.signature.inputs}
     np.testing.assert_allclose(run(remove(channels, kept), feed)[0], run(silenced(channels, kept), feed)[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("cut", ["strided_slice", "slice", "split"])
+def test_what_is_cut_out_alone_stays(tf: Any, to_tflite: Any, cut: str) -> None:
+    """Query, key and value of one dense layer: none of the three can leave, but their channels can."""
+    weights = np.random.default_rng(0).normal(size=(6, 3 * 8)).astype(np.float32)
+
+    def function(rows: Any) -> Any:
+        parts = tf.transpose(tf.reshape(rows @ weights, (5, 3, 8)), (1, 0, 2))
+        if cut == "split":
+            query, key, value = tf.split(parts, 3)
+        elif cut == "slice":
+            query, key, value = (tf.slice(parts, (i, 0, 0), (1, 5, 8)) for i in range(3))
+        else:
+            query, key, value = (parts[i : i + 1] for i in range(3))
+        return tf.matmul(tf.nn.softmax(tf.matmul(query, key, transpose_b=True)), value)
+
+    channels = channels_of(read_graph(to_tflite(function, ((5, 6), tf.float32))))
+    assert not [group for group in channels.groups() if len(group) == 3]

@@ -129,7 +129,9 @@ class _Merging(nn.Module):
 
 
 class Swin(nn.Module):
-    def __init__(self, width: int = 16, classes: int = 10) -> None:
+    """``width`` differs from height and width of the map, as in the original: onnx2tf tells axes apart by size."""
+
+    def __init__(self, width: int = 24, classes: int = 10) -> None:
         super().__init__()
         self.patches, self.norm0 = nn.Conv2d(3, width, 4, 4), nn.LayerNorm(width)
         self.layers = nn.Sequential(
