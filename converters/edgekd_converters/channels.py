@@ -175,7 +175,7 @@ class Ends:
         return self._channels.axes[key]
 
     def gives(self, *axes: Axes) -> None:
-        """The labels of the outputs, in order. An axis of one position has none to spare: what is cut out alone stays."""
+        """The labels of the outputs, in order. Of an axis with one position nothing can leave: it is frozen."""
         for tensor, labels in zip(self.op.outputs, axes, strict=True):
             assert len(labels) == len(tensor.shape), f"{self.op}: {len(labels)} axes for shape {tensor.shape}"
             self.freeze(*(label for size, label in zip(tensor.shape, labels, strict=True) if size == 1))
