@@ -20,8 +20,9 @@ Written by `make bench-conformance`; do not edit by hand.
 - **prunes**: 30 % or more of the multiply-accumulates leave (uniformly, by weight size: the quick way), and the result
   runs. `–` where there is nothing to remove.
 - **int8**: the graph and the pruned one are calibrated on the same samples, become fully integer and run. *int8 error*
-  is the root mean square of the difference to the float graph (before pruning), over that of the output; more than 0.5
-  does not pass. With random weights this says that nothing is broken, not how accurate a trained model would be.
+  is the root mean square of the difference to the float graph (before pruning), over that of the output. With random
+  weights it says little about how accurate a trained model would be, and adds up with the depth; a model in which one
+  op alone adds 0.5 of its values does not pass.
 
 Weights are random. Those of `keras.applications` and of `light_*` (second table) are drawn by the size of each layer
 (He), biases and batch norm's scales are not neutral, batch norm's statistics are measured on random images, and the
