@@ -15,7 +15,7 @@ from edgekd_converters.quiet import import_tensorflow
 SIZE = 96  # pixels; all of them allow it
 CLASSES = 10
 _LOGIT_GAIN = 2.0
-_STATISTICS_ROWS = 8
+_STATISTICS_ROWS = 32
 
 
 def architectures() -> list[str]:
@@ -51,13 +51,14 @@ def draw(model: Any, rng: np.random.Generator) -> None:
     for layer in model._flatten_layers(include_self=False, recursive=True):
         for variable in layer._trainable_variables:
             variable.assign(_values(rng, layer, variable))
-    norms = [layer for layer in model._flatten_layers() if type(layer).__name__ == "BatchNormalization"]
-    momenta = [layer.momentum for layer in norms]
-    for layer in norms:
-        layer.momentum = 0.0
+    stated = {"BatchNormalization": "momentum", "Dropout": "rate"}
+    changed = [(layer, stated[kind]) for layer in model._flatten_layers() if (kind := type(layer).__name__) in stated]
+    before = [getattr(layer, name) for layer, name in changed]
+    for layer, name in changed:
+        setattr(layer, name, 0.0)
     model(images(model, _STATISTICS_ROWS, seed=0), training=True)
-    for layer, momentum in zip(norms, momenta, strict=True):
-        layer.momentum = momentum
+    for (layer, name), value in zip(changed, before, strict=True):
+        setattr(layer, name, value)
     last = next(layer for layer in reversed(model.layers) if hasattr(layer, "kernel"))
     last.kernel.assign(_LOGIT_GAIN * last.kernel)
 
