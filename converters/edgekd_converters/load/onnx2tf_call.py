@@ -178,7 +178,8 @@ def _place(node: onnx.NodeProto | None, nodes: Mapping[str, str]) -> str:
 
 
 def _explained(error: BaseException, model: onnx.ModelProto, nodes: Mapping[str, str]) -> CallError:
-    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
+    said = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    text = " ".join(said.split())
     by_name = {node.name: node for node in model.graph.node}
     node = by_name.get(str(getattr(error, "onnx_op_name", "")))
     where, op = _place(node, nodes), (node.domain, node.op_type) if node else None
@@ -194,5 +195,6 @@ def _explained(error: BaseException, model: onnx.ModelProto, nodes: Mapping[str,
         )
     if isinstance(error, SystemExit):
         return CallError(f"onnx2tf gives up on {where}; try a model exported with opset 17 and fixed sizes", op)
-    text = text.split(" error: ")[-1]  # TensorFlow's converter begins with where the Python code lies
+    if " error: " in said:  # TensorFlow's converter says before and after it where the Python code lies
+        text = said.split(" error: ")[-1].strip().splitlines()[0]
     return CallError(f"onnx2tf cannot convert {where}: {text[:200] or type(error).__name__}", op)
