@@ -15,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekd.finding import Finding, warning
+from edgekd.fits import public_inputs
 from edgekd.lint_images import check_layout, check_order_against, is_picture
 from edgekd.lint_labels import check_labels
 from edgekd.lint_model import check_with_model
 from edgekd.lint_texts import check_texts
 from edgekd.lint_values import check_duplicates, check_range, check_shift, check_values, scan
-from edgekd_converters.graph import Graph, Tensor
+from edgekd_converters.graph import Graph
 from edgekd_converters.observe import Columns
 
 __all__ = ["Finding", "lint"]
@@ -54,7 +55,7 @@ def lint(
         texts: what the samples were made of, where they were texts.
         preprocess: the description that samples are said to have gone through (``edgekd_runtime.preprocess``).
     """
-    tensors = {name: _tensor(graph, inner) for name, inner in graph.signature.inputs.items()}
+    tensors = public_inputs(graph)
     rows = _spread(columns)
     seen = _inspected(columns, rows)
     findings = _check_count(len(next(iter(columns.values()))), classes)
@@ -110,7 +111,3 @@ def _spread(columns: Columns) -> npt.NDArray[np.int64]:
 
 def _inspected(columns: Columns, rows: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
     return {name: np.asarray(column[rows]) for name, column in columns.items()}
-
-
-def _tensor(graph: Graph, name: str) -> Tensor:
-    return next(tensor for tensor in graph.inputs if tensor.name == name)

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekd.finding import Finding, warning
+from edgekd.fits import public_inputs
 from edgekd.lint_images import is_picture
 from edgekd.lint_variants import Variant, variants_of
 from edgekd_converters.cost import count_macs
@@ -128,17 +129,14 @@ def _probe_rows(graph: Graph, count: int, budget: float = _MACS_OF_A_PROBE) -> n
 
 
 def _first_output(graph: Graph, columns: Columns) -> Scores:
-    kinds = {name: _kind(graph, name) for name in columns}
+    kinds = {name: tensor.dtype.lower() for name, tensor in public_inputs(graph).items()}
     fed = {name: np.ascontiguousarray(column.astype(kinds[name], copy=False)) for name, column in columns.items()}
     return run_columns(graph, fed)[next(iter(graph.signature.outputs))]
 
 
-def _kind(graph: Graph, name: str) -> str:
-    return next(tensor.dtype.lower() for tensor in graph.inputs if tensor.name == graph.signature.inputs[name])
-
-
 def _floats(graph: Graph, columns: Columns) -> list[str]:
-    return [name for name in columns if _kind(graph, name) == "float32"]
+    inputs = public_inputs(graph)
+    return [name for name in columns if inputs[name].dtype == "FLOAT32"]
 
 
 def _as_answers(outputs: Scores) -> _Answers:
