@@ -67,9 +67,10 @@ def open_source(options: ConvertOptions, stages: Stages) -> Opening:
             equivalence = check(opened.graph, opened.layouts, columns, opened.run, opened.layers, options.tolerance)
     with stages.stage("check samples"):
         findings = _lint(student, opened.graph, data)
-        if options.strict and findings:
-            more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
-            raise DataError(f"{options.samples}: {findings[0].message}{more}; without --strict this is a warning")
+        if fatal := [one for one in findings if options.strict or one.severity == "error"]:
+            more = f" (and {len(fatal) - 1} more)" if len(fatal) > 1 else ""
+            mild = "; without --strict this is a warning" if fatal[0].severity == "warning" else ""
+            raise DataError(f"{options.samples}: {fatal[0].message}{more}{mild}")
     return Opening(
         student, opened.format, opened.graph, opened.layouts, data, equivalence, tuple(findings), tuple(opened.notes)
     )

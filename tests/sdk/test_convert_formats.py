@@ -12,6 +12,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgekd import opening
+from edgekd.finding import error
 from edgekd_converters.load import Opened
 from edgekd_runtime.bundle import load_bundle
 from edgekd_runtime.engine import Engine
@@ -107,6 +109,15 @@ def test_strict_makes_findings_errors(cli: Any, fails: Any, data: Path, tmp_path
     assert "warning (too-few): only 8 samples" in " ".join(result.stdout.split())
     findings = json.loads((tmp_path / "out" / "report.json").read_text())["samples"]["findings"]
     assert "too-few" in [one["code"] for one in findings]
+
+
+def test_samples_that_are_useless_fail_without_strict(
+    fails: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "lint", lambda *args, **kwargs: [error("nan", "'image': all is lost")])
+    message = fails(2, "convert", write_onnx(tmp_path / "c.onnx"), "--samples", data, "--output", tmp_path / "out")
+    assert message.endswith("pictures.npz: 'image': all is lost\n")
+    assert not (tmp_path / "out").exists()
 
 
 def test_open_sizes_are_asked_for_by_name(cli: Any, fails: Any, data: Path, tmp_path: Path) -> None:
