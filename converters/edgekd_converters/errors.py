@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+def one_line(error: BaseException) -> str:
+    """What another library says, fit for a message."""
+    return " ".join(str(error).split())[:300]
+
+
 class ConverterError(Exception):
     """Root of all errors that the converters raise on purpose."""
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgekd_converters.errors import ExportError, RunError
+from edgekd_converters.errors import ExportError, RunError, one_line
 from edgekd_converters.graph import Graph, Tensor
 from edgekd_converters.load.columns import BATCH, Outputs, in_batches
 from edgekd_converters.load.equivalence import Equivalence, Layouts, compare, to_source
@@ -106,13 +106,13 @@ def _try_onnx(graph: Graph, layouts: Layouts, columns: Columns, path: Path, *, d
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no other root
-        raise ExportError(f"onnxruntime refuses the ONNX that was written: {_one_line(error)}") from error
+        raise ExportError(f"onnxruntime refuses the ONNX that was written: {one_line(error)}") from error
 
     def call(feed: Feed) -> Outputs:
         try:
             return dict(zip(outputs, session.run(outputs, dict(feed)), strict=True))
         except Exception as error:
-            raise RunError(f"onnxruntime cannot run the ONNX that was written: {_one_line(error)}") from error
+            raise RunError(f"onnxruntime cannot run the ONNX that was written: {one_line(error)}") from error
 
     return _checked(graph, layouts, columns, path, call, None if dynamic else 1)
 
@@ -120,11 +120,11 @@ def _try_onnx(graph: Graph, layouts: Layouts, columns: Columns, path: Path, *, d
 def _export_tflite(graph: Graph, layouts: Layouts, columns: Columns, path: Path) -> Export:
     """In the graph's own layout; the reference kernels against the optimised ones."""
     path.write_bytes(graph.content)
-    observer, index = Observer(graph), {tensor.name: tensor.index for tensor in graph.outputs}
+    observer = Observer(graph)
 
     def call(feed: Feed) -> Outputs:
         observer.run(feed)
-        return {name: observer.read(index[tensor]) for name, tensor in graph.signature.outputs.items()}
+        return observer.outputs()
 
     inner = {
         name: np.transpose(column, layouts[name]) if name in layouts else column for name, column in columns.items()
@@ -187,7 +187,3 @@ def _checked(
     equivalence = compare(graph, layouts, columns, lambda part: in_batches(call, part, dtypes, batch or BATCH))
     ends = (*graph.signature.inputs, *graph.signature.outputs)
     return Export(path, batch, equivalence, names or {name: name for name in ends})
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from edgekd_converters.errors import RunError
+from edgekd_converters.errors import RunError, one_line
 from edgekd_converters.graph import Graph
 from edgekd_converters.quiet import quiet
 
@@ -41,9 +41,10 @@ class Observer:
                 )
                 self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
-            raise RunError(f"the interpreter refuses the model: {_one_line(error)}") from error
+            raise RunError(f"the interpreter refuses the model: {one_line(error)}") from error
         index = {tensor.name: tensor.index for tensor in graph.tensors}
         self._inputs = {name: index[tensor] for name, tensor in graph.signature.inputs.items()}
+        self._outputs = {name: index[tensor] for name, tensor in graph.signature.outputs.items()}
         details = self._interpreter.get_tensor_details()
         self._quantization = {int(detail["index"]): detail["quantization_parameters"] for detail in details}
 
@@ -57,12 +58,16 @@ class Observer:
             self._interpreter.reset_all_variables()  # a recurrent op would go on from the sample before
             self._interpreter.invoke()
         except (RuntimeError, ValueError) as error:
-            raise RunError(f"the model cannot run on a sample: {_one_line(error)}") from error
+            raise RunError(f"the model cannot run on a sample: {one_line(error)}") from error
 
     def read(self, index: int) -> npt.NDArray[Any]:
         """The tensor as it is stored."""
         stored: npt.NDArray[Any] = self._interpreter.get_tensor(index)
         return stored
+
+    def outputs(self) -> dict[str, npt.NDArray[Any]]:
+        """The outputs by their public names, as they are stored."""
+        return {name: self.read(index) for name, index in self._outputs.items()}
 
     def read_real(self, index: int) -> npt.NDArray[np.float64]:
         """The tensor dequantised, if it is quantised at all."""
@@ -77,7 +82,3 @@ class Observer:
             shape[parameters["quantized_dimension"]] = scales.size
         real: npt.NDArray[np.float64] = (values - zero_points.reshape(shape)) * scales.reshape(shape)
         return real
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgekd_converters.errors import ConverterError, RunError, UnsupportedOpError
+from edgekd_converters.errors import ConverterError, RunError, UnsupportedOpError, one_line
 from edgekd_converters.graph import Graph, Op, Tensor
 from edgekd_converters.observe import Columns, Feed, Observer, feeds
 from edgekd_converters.ops.forward.elementwise import activate
@@ -109,7 +109,7 @@ def verify_program(graph: Graph, columns: Columns) -> float:
     few = {name: column[:_COMPARED] for name, column in columns.items()}
     program = Program(graph)
     together = program.outputs(program.run(few))
-    alone = [_interpreted(program, graph, sample) for sample in feeds(few)]
+    alone = [_interpreted(graph, sample) for sample in feeds(few)]
     worst = 0.0
     for name, value in together.items():
         expected = np.concatenate([np.atleast_1d(outputs[name]) for outputs in alone]).astype(np.float64)
@@ -169,14 +169,14 @@ def _forward(op: Op, operands: list[Any], batch: int) -> list[Any]:
 
 
 def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return f"{type(error).__name__}: {one_line(error)}"
 
 
-def _interpreted(program: Program, graph: Graph, sample: Feed) -> dict[str, npt.NDArray[Any]]:
+def _interpreted(graph: Graph, sample: Feed) -> dict[str, npt.NDArray[Any]]:
     """One sample's outputs, from an interpreter of its own since a recurrent op keeps its state in it."""
     observer = Observer(graph)
     observer.run(sample)
-    return program.outputs({tensor.index: observer.read(tensor.index) for tensor in graph.outputs})
+    return observer.outputs()
 
 
 def _difference(value: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -> float:

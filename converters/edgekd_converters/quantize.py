@@ -11,7 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_quantizer import quantizer, recipe
 
 from edgekd_converters.calibrate import Ranges
-from edgekd_converters.errors import QuantizeError
+from edgekd_converters.errors import QuantizeError, one_line
 from edgekd_converters.graph import Graph, read_graph, write_model
 from edgekd_converters.integer import require_integer
 from edgekd_converters.kernels import known_to_quantizer
@@ -36,9 +36,7 @@ def quantize_int8(graph: Graph, ranges: Ranges) -> Graph:
                 writer = quantizer.Quantizer(str(source), recipe.static_wi8_ai8())
                 content = bytes(writer.quantize(statistics).quantized_model)
         except Exception as error:  # it raises RuntimeError, ValueError, KeyError, … depending on the op
-            raise QuantizeError(
-                f"ai-edge-quantizer cannot quantise the model: {' '.join(str(error).split())[:300]}"
-            ) from error
+            raise QuantizeError(f"ai-edge-quantizer cannot quantise the model: {one_line(error)}") from error
     result = _signed(read_graph(content), graph)
     require_integer(result)
     return result
@@ -57,9 +55,10 @@ def _signed(result: Graph, original: Graph) -> Graph:
 
 def _with_signatures(graph: Graph) -> bytes:
     """With an empty list of them where the file has none, which ai-edge-quantizer 0.5 trips over."""
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(graph.content, 0))
-    if model.signatureDefs is not None:
+    table = schema.Model.GetRootAs(graph.content, 0)
+    if not table.SignatureDefsIsNone():
         return graph.content
+    model = schema.ModelT.InitFromObj(table)
     model.signatureDefs = []
     return write_model(model)
 

@@ -162,10 +162,7 @@ def _shuffled(
 
 
 def _optimizer(trainable: Trainable, options: RecoverOptions) -> Any:
-    """Muon (Jordan et al. 2024; scaled as in Liu et al. 2025) for inner matrices and kernels, AdamW for the rest.
-
-    On a ResNet8 at half its size it comes further in 1,500 steps than AdamW alone in 4,000.
-    """
+    """Muon (Jordan et al. 2024; scaled as in Liu et al. 2025) for inner matrices and kernels, AdamW for the rest."""
     import keras
 
     peak = options.learning_rate

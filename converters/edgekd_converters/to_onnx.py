@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edgekd_converters.errors import ConverterError, UnsupportedOpError
+from edgekd_converters.errors import ConverterError, UnsupportedOpError, one_line
 from edgekd_converters.graph import Graph, Tensor
 from edgekd_converters.ops.nodes.common import Node, Nodes, activate
 from edgekd_converters.ops.table import TABLE
@@ -150,6 +150,6 @@ def _serialised(graph: Any) -> bytes:
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
-        raise ConverterError(f"the ONNX that was written is not valid: {' '.join(str(error).split())[:300]}") from error
+        raise ConverterError(f"the ONNX that was written is not valid: {one_line(error)}") from error
     content: bytes = model.SerializeToString()
     return content

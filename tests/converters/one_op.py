@@ -52,6 +52,10 @@ class Case:
     operands: tuple[Operand, ...]
     outputs: tuple[str, ...] = ("float32",)
 
+    def sample(self, rng: np.random.Generator) -> dict[str, Array]:
+        """A feed of the graph that :func:`build` makes of it."""
+        return {f"x{i}": one.sample(rng) for i, one in enumerate(self.operands) if isinstance(one, Given)}
+
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 Maker = Callable[[Draw], Case]

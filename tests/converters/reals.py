@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter
-from tests.converters.one_op import Array, Case, Given
+from tests.converters.one_op import Array, Case
 
 from edgekd_converters.calibrate import calibrate_minmax
 from edgekd_converters.condition import condition
@@ -37,8 +37,7 @@ def real_outputs(graph: Graph, feeds: Sequence[Feed], runtime: Any = Interpreter
 
 def one_op_feeds(case: Case, count: int = 6) -> list[dict[str, Array]]:
     """Samples of a graph of one op."""
-    givens = [(f"x{slot}", operand) for slot, operand in enumerate(case.operands) if isinstance(operand, Given)]
-    return [{name: one.sample(rng) for name, one in givens} for rng in map(np.random.default_rng, range(count))]
+    return [case.sample(np.random.default_rng(seed)) for seed in range(count)]
 
 
 def in_int8(graph: Graph, feeds: Sequence[Feed]) -> Graph:

@@ -17,7 +17,7 @@ from edgekd_converters.errors import ExportError, UnsupportedOpError
 from edgekd_converters.export import TARGETS, draw_columns, export
 from edgekd_converters.graph import Graph, Signature, read_graph
 from edgekd_converters.load.equivalence import to_source
-from edgekd_converters.observe import Observer
+from edgekd_converters.observe import Observer, feeds
 
 FIRST = {"image": (0, 2, 3, 1)}
 """The layout of a source with channels first."""
@@ -35,13 +35,11 @@ def test_a_network_in_every_format(name: str, target: str, tmp_path: Path) -> No
 
 def expected(graph: Graph, columns: Any) -> dict[str, Any]:
     """The reference kernels' outputs, row by row, in the graph's layout."""
-    observer, index = Observer(graph), {tensor.name: tensor.index for tensor in graph.outputs}
-    rows: dict[str, list[Any]] = {name: [] for name in graph.signature.outputs}
-    for i in range(len(next(iter(columns.values())))):
-        observer.run({name: column[i : i + 1] for name, column in columns.items()})
-        for name, tensor in graph.signature.outputs.items():
-            rows[name].append(observer.read(index[tensor]))
-    return {name: np.concatenate(parts) for name, parts in rows.items()}
+    observer, rows = Observer(graph), []
+    for feed in feeds(columns):
+        observer.run(feed)
+        rows.append(observer.outputs())
+    return {name: np.concatenate([row[name] for row in rows]) for name in graph.signature.outputs}
 
 
 def test_onnx_takes_any_number_of_rows_in_the_sources_layout(tmp_path: Path) -> None:
@@ -103,7 +101,7 @@ def test_a_loop_is_refused_by_name(target: str, tmp_path: Path) -> None:
 
 
 def test_what_computes_something_else_does_not_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    graph, other = zoo.graph("dense_autoencoder"), zoo.graph("dense_autoencoder")
+    graph = zoo.graph("dense_autoencoder")
     weights = next(tensor for tensor in graph.tensors if tensor.is_constant and len(tensor.shape) == 2)
     other = graph.edited({weights.index: graph.constant(weights) * np.float32(1.1)}, {})
     write = exporting.write_onnx

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from tests.converters import op_cases_axes, op_cases_values, op_cases_windows
-from tests.converters.one_op import Array, Case, Given, build
+from tests.converters.one_op import Array, build
 
 from edgekd_converters.graph import Graph
 from edgekd_converters.observe import Observer
@@ -40,7 +40,7 @@ def test_every_row_has_cases() -> None:
 def test_an_op_equals_the_interpreter(name: str, data: Any, samples: int, seed: int) -> None:
     case = CASES[name](data.draw)
     graph = build(name, case)
-    fed = [_sample(case, np.random.default_rng((seed, i))) for i in range(samples)]
+    fed = [case.sample(np.random.default_rng((seed, i))) for i in range(samples)]
     program = Program(graph)
     feeds = {key: tf.constant(np.concatenate([np.atleast_1d(one[key]) for one in fed])) for key in fed[0]}
     weights = {t.index: tf.constant(graph.constant(t)) for t in graph.tensors if t.is_constant and t.dtype == "FLOAT32"}
@@ -72,7 +72,7 @@ def test_an_op_traced_equals_itself(name: str, data: Any, samples: int) -> None:
     """In a function that is traced every size must be known before anything runs."""
     case = CASES[name](data.draw)
     program = Program(build(name, case))
-    fed = [_sample(case, np.random.default_rng(i)) for i in range(samples)]
+    fed = [case.sample(np.random.default_rng(i)) for i in range(samples)]
     feeds = {key: tf.constant(np.concatenate([np.atleast_1d(one[key]) for one in fed])) for key in fed[0]}
     shapes: dict[str, Any] = {}
 
@@ -88,14 +88,10 @@ def test_an_op_traced_equals_itself(name: str, data: Any, samples: int) -> None:
         np.testing.assert_allclose(value, eager[key], rtol=1e-5, atol=1e-6)
 
 
-def _sample(case: Case, rng: np.random.Generator) -> dict[str, Array]:
-    return {f"x{i}": one.sample(rng) for i, one in enumerate(case.operands) if isinstance(one, Given)}
-
-
 def _interpreted(graph: Graph, sample: dict[str, Array]) -> dict[str, Array]:
     observer = Observer(graph)
     observer.run(sample)
-    return {tensor.name: observer.read(tensor.index) for tensor in graph.outputs}
+    return observer.outputs()
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
