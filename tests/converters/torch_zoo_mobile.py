@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from tests.converters.torch_zoo_plain import SqueezeExcite, conv_norm
 from torch import Tensor, nn
@@ -31,16 +33,25 @@ class _Inverted(nn.Module):
         return x + self.conv(x) if self.residual else self.conv(x)
 
 
+def _stages(rows: Iterable[tuple[int, int, int, int, int]], act: type[nn.Module], se: bool = False) -> list[nn.Module]:
+    """Rows of (times wider, kernel, stride of the first, out, how many); the first reads 8 channels."""
+    layers: list[nn.Module] = []
+    source = 8
+    for times, kernel, stride, out, depth in rows:
+        for i in range(depth):
+            expanded = source * times
+            gate = SqueezeExcite(expanded, max(1, source // 4), act, nn.Sigmoid) if se else None
+            layers.append(_Inverted(source, expanded, out, kernel, 1 if i else stride, act, gate))
+            source = out
+    return layers
+
+
 class MobileNetV2(nn.Module):
     def __init__(self, classes: int = 10) -> None:
         super().__init__()
-        layers: list[nn.Module] = [conv_norm(3, 8, 3, 2, act=nn.ReLU6)]
-        source = 8
-        for times, out, depth, stride in ((1, 8, 1, 1), (6, 8, 2, 2), (6, 16, 2, 2), (6, 24, 1, 2), (6, 32, 1, 2)):
-            for i in range(depth):
-                layers.append(_Inverted(source, source * times, out, stride=1 if i else stride))
-                source = out
-        self.features = nn.Sequential(*layers, conv_norm(source, 64, 1, act=nn.ReLU6))
+        stem = conv_norm(3, 8, 3, 2, act=nn.ReLU6)
+        rows = ((1, 3, 1, 8, 1), (6, 3, 2, 8, 2), (6, 3, 2, 16, 2), (6, 3, 2, 24, 1), (6, 3, 2, 32, 1))
+        self.features = nn.Sequential(stem, *_stages(rows, nn.ReLU6), conv_norm(32, 64, 1, act=nn.ReLU6))
         self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(64, classes))
 
     def forward(self, image: Tensor) -> Tensor:
@@ -99,18 +110,9 @@ class LRASPP(nn.Module):
 class MNASNet(nn.Module):
     def __init__(self, classes: int = 10) -> None:
         super().__init__()
-        layers: list[nn.Module] = [conv_norm(3, 8, 3, 2), conv_norm(8, 8, 3, groups=8), conv_norm(8, 8, 1, act=None)]
-        source = 8
-        for kernel, stride, times, out, depth in (
-            (3, 2, 3, 8, 2),
-            (5, 2, 3, 16, 2),
-            (5, 2, 6, 24, 1),
-            (3, 1, 6, 24, 2),
-        ):
-            for i in range(depth):
-                layers.append(_Inverted(source, source * times, out, kernel, 1 if i else stride, nn.ReLU))
-                source = out
-        self.layers = nn.Sequential(*layers, conv_norm(source, 64, 1))
+        stem = (conv_norm(3, 8, 3, 2), conv_norm(8, 8, 3, groups=8), conv_norm(8, 8, 1, act=None))
+        rows = ((3, 3, 2, 8, 2), (3, 5, 2, 16, 2), (6, 5, 2, 24, 1), (6, 3, 1, 24, 2))
+        self.layers = nn.Sequential(*stem, *_stages(rows, nn.ReLU), conv_norm(24, 64, 1))
         self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(64, classes))
 
     def forward(self, image: Tensor) -> Tensor:
@@ -120,23 +122,10 @@ class MNASNet(nn.Module):
 class EfficientNet(nn.Module):
     def __init__(self, classes: int = 10) -> None:
         super().__init__()
-        layers: list[nn.Module] = [conv_norm(3, 8, 3, 2, act=nn.SiLU)]
-        source = 8
-        for times, kernel, stride, out, depth in (
-            (1, 3, 1, 8, 1),
-            (6, 3, 2, 12, 2),
-            (6, 5, 2, 16, 2),
-            (6, 3, 2, 24, 1),
-        ):
-            for i in range(depth):
-                expanded = source * times
-                se = SqueezeExcite(expanded, max(1, source // 4), nn.SiLU, nn.Sigmoid)
-                layers.append(_Inverted(source, expanded, out, kernel, 1 if i else stride, nn.SiLU, se))
-                source = out
-        self.features, self.avgpool = (
-            nn.Sequential(*layers, conv_norm(source, 64, 1, act=nn.SiLU)),
-            nn.AdaptiveAvgPool2d(1),
-        )
+        stem = conv_norm(3, 8, 3, 2, act=nn.SiLU)
+        stages = _stages(((1, 3, 1, 8, 1), (6, 3, 2, 12, 2), (6, 5, 2, 16, 2), (6, 3, 2, 24, 1)), nn.SiLU, se=True)
+        self.features = nn.Sequential(stem, *stages, conv_norm(24, 64, 1, act=nn.SiLU))
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(64, classes))
 
     def forward(self, image: Tensor) -> Tensor:
