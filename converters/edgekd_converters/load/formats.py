@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from edgekd_converters.errors import LoadError, SourceNotFoundError
+from edgekd_converters.load import torch_guard
 
 _TAKEN = ".keras, Keras .h5, a SavedModel folder, .onnx, PyTorch .pt2 or module, .tflite"
-_TORCH_BEFORE_ZIP = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled magic number of torch.save until 1.6
 _ONNX_FIELDS = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25: 2, 26: 2}  # ModelProto: wire types
 _ONNX_GRAPH, _ONNX_OPSETS = 7, 8
 
@@ -49,7 +49,7 @@ def _detect_file(path: Path, file: BinaryIO) -> str:
         return "h5"
     if head.startswith(b"PK"):
         return _detect_zip(path)
-    if head.startswith(_TORCH_BEFORE_ZIP):
+    if head.startswith(torch_guard.MAGIC):
         return "torch"
     if _is_onnx(file):
         return "onnx"
@@ -64,10 +64,9 @@ def _detect_zip(path: Path) -> str:
         raise LoadError(f"{path}: the zip archive is damaged or cut short: {error}") from error
     if "config.json" in names and {"metadata.json", "model.weights.h5"} & set(names):
         return "keras"
-    inner = {name.partition("/")[2] for name in names}  # torch.save puts all into one folder
-    if "models/model.json" in inner or "serialized_exported_program.json" in {*names, *inner}:
+    if torch_guard.is_program(names):
         return "pt2"
-    if "data.pkl" in inner:
+    if any(name.partition("/")[2] == "data.pkl" for name in names):  # torch.save puts all into one folder
         return "torch"
     raise LoadError(f"{path}: a zip archive, but of no model that can be opened ({_TAKEN}); it holds {_few(names)}")
 

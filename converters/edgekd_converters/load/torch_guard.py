@@ -12,7 +12,7 @@ import json
 import pickletools
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,11 +22,12 @@ Kind = Literal["program", "script", "module", "weights"]
 
 REMEDY = "torch.export.save(torch.export.export(model.eval(), (example,)), 'model.pt2')"
 
+MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""How files of ``torch.save`` began until 1.6, which were pickles and no zip archives."""
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError, OSError, KeyError)
 _MOST_TEXT = 1 << 28  # bytes of one JSON or pickle; the largest programs have some 10 MB
-_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number of torch.save until 1.6
 _PICKLES = 4  # magic number, version, system, and then the object; behind them lie its tensors
-_PROGRAM_MARKS = ("models/model.json", "serialized_exported_program.json")
+_PROGRAM_MARKS = {"models/model.json", "serialized_exported_program.json"}
 _WEIGHTS = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"}
 _SIZES = {  # what a size may be made of
     *("Symbol", "Integer", "Rational", "Float", "Add", "Mul", "Pow", "Max", "Min", "Abs", "true", "false"),
@@ -48,18 +49,23 @@ def kind_of(path: Path) -> Kind:
         raise SourceNotFoundError(f"{path}: no such file")
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
-            if file.read(len(_LEGACY)) != _LEGACY:
+            if file.read(len(MAGIC)) != MAGIC:
                 raise LoadError(f"{path}: not a file of PyTorch's, or a damaged one; write it anew with {REMEDY}")
         return "weights" if not foreign_classes(path) else "module"
     with _opened(path) as archive:
         names = archive.namelist()
-    if any(name.endswith(_PROGRAM_MARKS) for name in names):
+    if is_program(names):
         return "program"
     if any("/code/" in name for name in names):
         return "script"
     if not any(name.endswith("/data.pkl") for name in names):
         raise LoadError(f"{path}: a zip file without a PyTorch model in it; write one with {REMEDY}")
     return "weights" if not foreign_classes(path) else "module"
+
+
+def is_program(names: Sequence[str]) -> bool:
+    """Whether an archive of these entries is an exported program; today's PyTorch puts all into one folder."""
+    return any(not _PROGRAM_MARKS.isdisjoint((name, name.partition("/")[2])) for name in names)
 
 
 def foreign_classes(path: Path) -> tuple[str, ...]:
@@ -162,7 +168,7 @@ def _globals(path: Path, pickled: bytes) -> Iterator[str]:
     texts: list[str] = []
     stream = io.BytesIO(pickled)
     try:
-        for _ in range(_PICKLES if pickled.startswith(_LEGACY) else 1):
+        for _ in range(_PICKLES if pickled.startswith(MAGIC) else 1):
             for opcode, argument, _ in pickletools.genops(stream):
                 if opcode.name in ("GLOBAL", "INST"):
                     yield str(argument)
