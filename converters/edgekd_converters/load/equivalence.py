@@ -132,6 +132,13 @@ def compare(graph: Graph, layouts: Layouts, columns: Columns, run: Run, toleranc
     return Equivalence(tuple(tally.result(tolerance) for tally in tallies.values()), rows, tolerance)
 
 
+def excess(source: npt.NDArray[Any], graph: npt.NDArray[Any]) -> float:
+    """How far two arrays of one shape differ, as a multiple of what is allowed; infinite if in what is not finite."""
+    tally = _Tally("")
+    tally.add(0, source, graph.astype(np.float64))
+    return tally.result(TOLERANCE).excess
+
+
 def to_graph(columns: Columns, layouts: Layouts) -> Columns:
     """Arrays in the source's layout → in the graph's."""
     return {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx
 
-from edgekd_converters.errors import ConverterError, LoadError, SourceNotFoundError
+from edgekd_converters.errors import ConverterError, LoadError
 from edgekd_converters.graph import Graph, read_graph
 from edgekd_converters.load.memory import allow_memory
 from edgekd_converters.load.onnx2tf_call import CallError, NoSuchOpError, can_write_directly, knows, to_tflite
@@ -56,8 +56,6 @@ def open_source(path: Path, options: LoadOptions) -> Source:
         model, notes = normalised(model)
         session = open_session(model, settle_inputs(model, options.shapes))
         graph, layouts = _convert(session)
-    except SourceNotFoundError:
-        raise
     except ConverterError as error:
         raise LoadError(f"{path}: {error}") from error
     return Source("onnx", graph, session.run, session.layers, layouts, tuple(notes))

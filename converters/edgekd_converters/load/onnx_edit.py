@@ -11,7 +11,7 @@ import onnx.inliner
 import onnx.parser
 from onnx import numpy_helper
 
-from edgekd_converters.load.onnx_file import constants, graphs, node_lists
+from edgekd_converters.load.onnx_file import constants, graphs, node_lists, opset_of
 
 _FLOAT = onnx.TensorProto.FLOAT
 _OTHER_FLOATS = {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE}
@@ -37,6 +37,13 @@ def copied(model: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     return copy
+
+
+def set_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
+    """``nodes``: new ones, and some of the graph's own, which are copied before the graph drops them."""
+    whole = onnx.GraphProto(node=nodes)
+    del graph.node[:]
+    graph.node.extend(whole.node)
 
 
 def as_float32(model: onnx.ModelProto) -> set[str]:
@@ -116,14 +123,13 @@ def with_formulas(model: onnx.ModelProto) -> onnx.ModelProto:
     if not wanted:
         return model
     model = copied(model)
-    opset = next(entry.version for entry in model.opset_import if not entry.domain)
     for node in model.graph.node:
         if node.op_type in wanted and not node.domain:
             node.domain = _DOMAIN
     model.opset_import.append(onnx.helper.make_opsetid(_DOMAIN, 1))
     for op in wanted:
         known = "one = Constant <value = float {1.0}> () half = Constant <value = float {0.5}> ()"
-        head = f'<domain: "{_DOMAIN}", opset_import: ["" : {opset}]> {op} (x) => (y)'
+        head = f'<domain: "{_DOMAIN}", opset_import: ["" : {opset_of(model)}]> {op} (x) => (y)'
         model.functions.append(onnx.parser.parse_function(f"{head} {{ {known} {_FORMULAS[op]} }}"))
     return onnx.inliner.inline_local_functions(model)
 

@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from edgekd_converters.load.onnx_edit import copied
+from edgekd_converters.load.onnx_edit import copied, set_nodes
+from edgekd_converters.load.onnx_file import opset_of
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 _WINDOWS = ("Conv", "MaxPool", "AveragePool", "LpPool")
@@ -21,16 +22,14 @@ def explicit(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same with kernel sizes, paddings and reduced axes in place, as far as sizes of inner results are known."""
     model = copied(model)
     shapes = _shapes(model.graph)
-    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
+    opset = opset_of(model)
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
         _name_kernel(node, shapes)
         _name_padding(node, shapes)
         _name_axes(node, shapes, opset, model.graph)
         nodes += _strided_after(node, model.graph)
-    whole = onnx.GraphProto(node=nodes)
-    del model.graph.node[:]
-    model.graph.node.extend(whole.node)
+    set_nodes(model.graph, nodes)
     return model
 
 

@@ -65,6 +65,11 @@ def filled_bytes(model: onnx.ModelProto) -> int:
     return total
 
 
+def opset_of(model: onnx.ModelProto) -> int:
+    """The version of ONNX's own ops, whose domain has two names."""
+    return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
+
+
 def graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
     """The graph and all those inside its nodes."""
     waiting = [model.graph]

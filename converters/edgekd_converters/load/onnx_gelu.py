@@ -7,6 +7,7 @@ import math
 import onnx
 from onnx import numpy_helper
 
+from edgekd_converters.load.onnx_edit import set_nodes
 from edgekd_converters.load.onnx_prepare import inferred, of_opset
 
 _OPSET = 20
@@ -103,7 +104,4 @@ def _drop_unused(graph: onnx.GraphProto) -> None:
         if needed & set(node.output) or any(a.type == onnx.AttributeProto.GRAPH for a in node.attribute):
             needed |= set(node.input)
             kept.append(node)
-    whole = onnx.GraphProto()
-    whole.node.extend(reversed(kept))
-    del graph.node[:]
-    graph.node.extend(whole.node)
+    set_nodes(graph, kept[::-1])

@@ -12,7 +12,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from edgekd_converters.load.onnx_edit import copied
+from edgekd_converters.load.onnx_edit import copied, set_nodes
+from edgekd_converters.load.onnx_file import opset_of
 from edgekd_converters.load.onnx_prepare import inferred
 
 _OPSET = 11
@@ -21,8 +22,7 @@ _OPSET = 11
 
 def with_plain_pools(model: onnx.ModelProto) -> onnx.ModelProto:
     """Paddings and the sizes of inner results have to be known, see ``explicit`` and ``inferred``."""
-    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
-    if opset < _OPSET or not any(_is_padded(node) for node in model.graph.node):
+    if opset_of(model) < _OPSET or not any(_is_padded(node) for node in model.graph.node):
         return model
     model = copied(model)
     sizes = {value.name: value.type.tensor_type.shape.dim for value in (*model.graph.input, *model.graph.value_info)}
@@ -30,9 +30,7 @@ def with_plain_pools(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in model.graph.node:
         shape = tuple(dim.dim_value for dim in sizes.get(node.input[0], ())) if node.op_type == "AveragePool" else ()
         nodes += (_plain(node, shape, model.graph) if all(shape) else None) or [node]
-    whole = onnx.GraphProto(node=nodes)
-    del model.graph.node[:]
-    model.graph.node.extend(whole.node)
+    set_nodes(model.graph, nodes)
     return inferred(model)
 
 

@@ -15,8 +15,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from edgekd_converters.errors import LoadError
 from edgekd_converters.graph import Graph
-from edgekd_converters.load.culprit import allowed_difference
-from edgekd_converters.load.equivalence import INTEGERS_DIFFERING, TOLERANCE
+from edgekd_converters.load.equivalence import excess
 from edgekd_converters.load.onnx_session import Array, Arrays, Port, one_line
 from edgekd_converters.quiet import quiet
 
@@ -60,22 +59,6 @@ def match(
     readings = itertools.islice(itertools.product(*_input_readings(graph, inputs)), _MOST_READINGS)
     tried = [_match_outputs(runner, reading, outputs, samples) for reading in readings]
     return min(tried, key=lambda one: one.excess)
-
-
-def excess(source: Array, graph: Array) -> float:
-    """How far two arrays of one shape differ, as a multiple of what is allowed; infinite if in what is not finite."""
-    wanted, got = source.astype(np.float64), graph.astype(np.float64)
-    same = (wanted == got) | (np.isnan(wanted) & np.isnan(got))
-    if source.dtype.kind in "iub":
-        return float((~same).mean()) / INTEGERS_DIFFERING if same.size else 0.0
-    finite = np.isfinite(wanted)
-    if not same[~(finite & np.isfinite(got))].all():
-        return math.inf
-    if not finite.any():
-        return 0.0
-    low, high = float(wanted[finite].min()), float(wanted[finite].max())
-    difference = float(np.abs(wanted[finite] - got[finite]).max())
-    return difference / allowed_difference(high - low, max(abs(low), abs(high)), TOLERANCE)
 
 
 def _input_readings(graph: Graph, inputs: Sequence[Port]) -> Iterator[list[Matched]]:

@@ -13,9 +13,9 @@ import onnx.version_converter
 import onnxsim
 
 from edgekd_converters.errors import ConverterError, LoadError, RunError
+from edgekd_converters.load.equivalence import excess
 from edgekd_converters.load.onnx_edit import as_float32, copied, drop_initialised_inputs, with_shapes
-from edgekd_converters.load.onnx_file import graphs
-from edgekd_converters.load.onnx_ports import excess
+from edgekd_converters.load.onnx_file import graphs, opset_of
 from edgekd_converters.load.onnx_session import Array, Arrays, Port, Session
 from edgekd_converters.quiet import quiet
 
@@ -52,8 +52,7 @@ def normalised(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
         if not value.type.HasField("tensor_type") and value.type.WhichOneof("value"):
             raise LoadError(f"output {value.name!r} is not a tensor; export the model with plain tensors as outputs")
     model.ir_version = min(max(model.ir_version, _IR[0]), _IR[-1])
-    opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
-    opset, newest = opsets.get("ai.onnx", 1), onnx.defs.onnx_opset_version()
+    opset, newest = opset_of(model), onnx.defs.onnx_opset_version()
     if opset > newest:
         raise LoadError(f"the model has opset {opset}; at most {newest} is known here, so export it with opset 17")
     if model.functions:
@@ -63,7 +62,7 @@ def normalised(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
 
 def of_opset(model: onnx.ModelProto, oldest: int, newest: int | None = None) -> onnx.ModelProto:
     """The model in an opset no older and no newer, where ONNX knows how; otherwise as it is."""
-    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
+    opset = opset_of(model)
     wanted = min(max(opset, oldest), newest or max(opset, oldest))
     if wanted == opset:
         return model

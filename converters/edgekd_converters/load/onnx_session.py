@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 
 from edgekd_converters.errors import LoadError, RunError
+from edgekd_converters.load.columns import in_batches
 from edgekd_converters.load.source import Layer
 from edgekd_converters.observe import Columns, Feed
 
@@ -54,14 +55,7 @@ class Session:
 
     def run(self, columns: Columns) -> Arrays:
         """Every row, with a batch axis in what goes in and what comes out. Raises ``RunError``."""
-        if wrong := set(columns) ^ {port.name for port in self.inputs}:
-            names = ", ".join(port.name for port in self.inputs)
-            raise RunError(f"the samples and the model's inputs differ by {min(wrong)!r}; it takes {names}")
-        rows = len(next(iter(columns.values())))
-        if not rows:
-            raise RunError("there are no rows to run the model on")
-        made = [self.once(self._row(columns, i)) for i in range(rows)]
-        return {name: np.concatenate([with_batch(outputs[name]) for outputs in made]) for name in self._names}
+        return in_batches(self._on_row, columns, {port.name: port.dtype for port in self.inputs}, batch=1)
 
     def layers(self, feed: Feed) -> Iterator[Layer]:
         """The result of every node of the main graph that is a float tensor."""
@@ -70,22 +64,26 @@ class Session:
         nodes = {name: node for node in model.graph.node for name in node.output if name}
         del model.graph.output[:]
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in nodes)
-        results = _run(_open(model), list(nodes), self._row(feed, 0))
+        results = _run(_open(model), list(nodes), self._arrays(feed))
         for name, node in nodes.items():
             value = results[name]
             if isinstance(value, np.ndarray) and value.dtype.kind == "f":
                 yield Layer(name, node.op_type, value)
 
-    def _row(self, columns: Columns, row: int) -> Arrays:
+    def _on_row(self, feed: Feed) -> Arrays:
+        return {name: with_batch(value) for name, value in self.once(self._arrays(feed)).items()}
+
+    def _arrays(self, feed: Feed) -> Arrays:
+        """One row, in the source's own shapes."""
         taken = {}
         for port in self.inputs:
-            column = np.asarray(columns[port.name])
+            column = np.asarray(feed[port.name])
             if column.shape[1:] != port.public_shape[1:]:
                 raise RunError(
                     f"the samples of {port.name!r} are {list(column.shape[1:])} each; the model takes "
                     f"{list(port.public_shape[1:])}"
                 )
-            taken[port.name] = np.ascontiguousarray(column[row].reshape(port.shape), port.dtype)
+            taken[port.name] = np.ascontiguousarray(column.reshape(port.shape), port.dtype)
         return taken
 
 

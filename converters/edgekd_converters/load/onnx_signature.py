@@ -12,8 +12,8 @@ from ai_edge_litert import schema_py_generated as schema
 from edgekd_converters.graph import Graph, new_buffer, read_graph, write_model
 from edgekd_converters.load.onnx_ports import Axes, Matched
 from edgekd_converters.load.onnx_session import Port, with_batch
+from edgekd_converters.load.to_tflite import SIGNATURE
 
-_KEY = "serving_default"
 Result = Matched | str | npt.NDArray[Any]
 """What an output is: a tensor of the graph, the input of that name, or a constant."""
 
@@ -99,7 +99,7 @@ class _Writer:
         main.operators = [*self._before, *main.operators]
         main.inputs, main.outputs = (np.array(list(ends.values()), np.int32) for ends in (inputs, outputs))
         signature = schema.SignatureDefT()
-        signature.signatureKey, signature.subgraphIndex = _KEY.encode(), 0
+        signature.signatureKey, signature.subgraphIndex = SIGNATURE.encode(), 0
         signature.inputs, signature.outputs = ([_entry(*pair) for pair in ends.items()] for ends in (inputs, outputs))
         self._model.signatureDefs = [signature]
         names = {index: name for name, index in {**inputs, **outputs}.items()}

@@ -15,11 +15,10 @@ from edgekd_converters.load.columns import BATCH, Outputs, in_batches
 from edgekd_converters.load.savedmodel_file import read_graphs
 from edgekd_converters.load.shapes import settle
 from edgekd_converters.load.source import Layer, LoadOptions, Source
-from edgekd_converters.load.to_tflite import first_line, to_tflite
+from edgekd_converters.load.to_tflite import SIGNATURE, first_line, to_tflite
 from edgekd_converters.observe import Columns, Feed
 from edgekd_converters.quiet import quiet
 
-_SERVING = "serving_default"
 _NO_RESULT = ("Placeholder", "Identity", "IdentityN", "Fill", "While", "StatelessWhile")  # loops give weights back too
 _UNKNOWN_OP = re.compile(r"Op type not registered '(\w+)'")
 
@@ -92,9 +91,9 @@ def _choose(path: Path, keys: list[str], wanted: str | None) -> str:
     having = f"it has {', '.join(sorted(keys))}"
     if wanted is not None and wanted not in keys:
         raise LoadError(f"{path}: --signature {wanted}: there is no such signature: {having}")
-    if wanted is None and len(keys) > 1 and _SERVING not in keys:
+    if wanted is None and len(keys) > 1 and SIGNATURE not in keys:
         raise LoadError(f"{path}: several signatures; say which with --signature: {having}")
-    return wanted or (_SERVING if _SERVING in keys else keys[0])
+    return wanted or (SIGNATURE if SIGNATURE in keys else keys[0])
 
 
 def _inner_results(call: Callable[[Sequence[Any]], list[Any]], row: Sequence[npt.NDArray[Any]]) -> Iterator[Layer]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import pytest
 from onnx import TensorProto, helper
 from tests.converters.load.onnx_models import INT64, image_net, node, value, weights, write
@@ -313,6 +314,13 @@ def test_an_op_that_is_not_supported_is_named_with_its_node(tmp_path: Path) -> N
 @pytest.mark.parametrize("op", ["Sinh", "Cosh", "Tan", "Asinh"])
 def test_functions_that_tflite_has_not_are_written_out(tmp_path: Path, op: str) -> None:
     opened(one_node(tmp_path / "m.onnx", op))
+
+
+def test_the_other_name_of_onnxs_own_domain(tmp_path: Path) -> None:
+    model = onnx.load(one_node(tmp_path / "m.onnx", "Sinh"))
+    model.opset_import[0].domain = "ai.onnx"
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    opened(tmp_path / "m.onnx")
 
 
 @pytest.mark.parametrize("sizes", [[1, 4], None])
