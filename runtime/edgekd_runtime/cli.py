@@ -17,7 +17,7 @@ from edgekd_runtime.engine import Arrays, Engine
 from edgekd_runtime.errors import InputError, RuntimeFault
 from edgekd_runtime.poll import DEFAULT_WINDOW_US
 
-_MAX_BODY, _MAX_FILE_BODY = 1 << 20, 16 << 20
+_MAX_FILE_BODY = 16 << 20
 _Command = TypeVar("_Command", bound=Callable[..., None])
 
 
@@ -95,7 +95,7 @@ def serve(
     backend: str,
 ) -> None:
     """Serve BUNDLE over HTTP on the loopback interface, and on a unix socket with --uds."""
-    from edgekd_runtime import serving
+    from edgekd_runtime import server, serving
 
     if not allow_remote and not serving.is_loopback(host):
         raise click.UsageError(
@@ -108,8 +108,8 @@ def serve(
         sockets.append(serving.listen_unix(uds))
         where.append(f"unix:{uds}")
     ready = f"serving {_one_line(engine)} on {' and '.join(where)}"
-    body_bytes = max_body or (_MAX_FILE_BODY if engine.takes in ("image", "audio") else _MAX_BODY)
-    limits = {"max_body_bytes": body_bytes, "busy_poll_us": busy_poll}
+    usual = _MAX_FILE_BODY if engine.takes in ("image", "audio") else server.DEFAULT_MAX_BODY_BYTES
+    limits = {"max_body_bytes": max_body or usual, "busy_poll_us": busy_poll}
     serving.serve({engine.bundle.name: engine}, sockets, lambda: click.echo(ready), **limits)
 
 

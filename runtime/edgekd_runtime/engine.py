@@ -72,10 +72,6 @@ class Engine:
         preprocess = self.bundle.preprocess
         return preprocess.media if preprocess else None
 
-    @property
-    def takes_text(self) -> bool:
-        return self.takes == "text"
-
     def preprocess(self, raw: object) -> list[npt.NDArray[Any]]:
         """A raw text, or a file's bytes → the model's input as stored, with the batch axis. Raises ``InputError``."""
         if self._prepare is None:

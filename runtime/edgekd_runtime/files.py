@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -18,15 +20,17 @@ from edgekd_runtime.errors import InputError
 TENSOR_SUFFIXES = (".npz", ".npy")
 MAX_BYTES = 256 << 20
 _ANY_INPUT = "x"
-# What numpy and zipfile raise, depending on where a file is broken.
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, SyntaxError, RuntimeError, MemoryError)
+# What numpy and zipfile raise, depending on where an array file is broken.
+DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, EOFError, ValueError, SyntaxError),
+    *(OverflowError, KeyError, RuntimeError, MemoryError, TypeError),
+)
 
 
 def read_bytes(path: Path) -> bytes:
     """The whole file. Raises ``InputError`` where it cannot be read or is larger than ``MAX_BYTES``."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path}: larger than {MAX_BYTES} bytes")
+        _check_size(path)
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
@@ -41,7 +45,7 @@ def read_tensors(path: Path, specs: Sequence[TensorSpec]) -> Arrays:
         arrays = _arrays(path)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise InputError(f"{path}: not an array file that can be read: {' '.join(str(error).split())[:200]}") from error
     if len(specs) == 1 and specs[0].name not in arrays and _ANY_INPUT in arrays:
         arrays[specs[0].name] = arrays[_ANY_INPUT]
@@ -51,9 +55,13 @@ def read_tensors(path: Path, specs: Sequence[TensorSpec]) -> Arrays:
     return {name: array.astype(np.float32) if array.dtype.kind == "f" else array for name, array in taken.items()}
 
 
-def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+def _check_size(path: Path) -> None:
     if path.stat().st_size > MAX_BYTES:
         raise InputError(f"{path}: larger than {MAX_BYTES} bytes")
+
+
+def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    _check_size(path)
     loaded = np.load(path, allow_pickle=False)
     if isinstance(loaded, np.ndarray):
         return {_ANY_INPUT: loaded}

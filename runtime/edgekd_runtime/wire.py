@@ -38,6 +38,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "FP64": np.dtype(np.float64),
 }
 _MAX_RANK = 8
+_RAW_KINDS = ("image/", "audio/", "text/plain")
 _DATATYPES = {dtype: datatype for datatype, dtype in _DTYPES.items()}
 
 
@@ -255,9 +256,6 @@ def parse_classify(body: bytes, content_type: str, takes: str | None = TEXT) -> 
             raise MediaTypeError(f"the model takes {takes or 'tensors'}, not {kind[:40]!r}")
         return ClassifyRequest([body])
     return _classify_json(parse_json(body), takes or TEXT)
-
-
-_RAW_KINDS = ("image/", "audio/", "text/plain")
 
 
 def _classify_json(request: dict[str, Any], name: str) -> ClassifyRequest:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-import tokenize
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -20,16 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekd.errors import DataError
+from edgekd_runtime.files import DAMAGED
 
-SUFFIXES = (".npz", ".npy")
-_SINGLE = "x"  # what the array of a lone .npy is called
+ANY_INPUT = "x"  # will do for a single input; the array of a lone .npy is called so
+_SUFFIXES = (".npz", ".npy")
 _MAX_UNPACKED = 2 << 30
 _BLOCK = 1 << 20
-# What numpy and zipfile raise, depending on where a file is broken.
-_DAMAGED = (
-    *(zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, EOFError, ValueError, SyntaxError),
-    *(OverflowError, KeyError, NotImplementedError, RuntimeError, OSError, MemoryError, TypeError),
-)
+_DAMAGED = (*DAMAGED, OSError)
 
 
 class Archive:
@@ -65,11 +60,11 @@ def open_archive(path: Path) -> Archive:
     if not path.exists():
         raise DataError(f"{path}: No such file or directory")
     suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
+    if suffix not in _SUFFIXES:
         given = path.suffix or "this"
         raise DataError(f"{path}: the model takes tensors, so its data must be .npz, .npy or a folder, not {given}")
     if suffix == ".npy":
-        return Archive(path, {_SINGLE: _mapper(path)}, [path])
+        return Archive(path, {ANY_INPUT: _mapper(path)}, [path])
     try:
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()

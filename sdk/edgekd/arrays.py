@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgekd.archive import Archive, open_archive
+from edgekd.archive import ANY_INPUT, Archive, open_archive
 from edgekd.columns import Column, array_column, as_columns, chunks, pixel_column
 from edgekd.errors import DataError
 from edgekd_converters.graph import Tensor
@@ -18,7 +18,6 @@ from edgekd_converters.observe import Columns
 from edgekd_runtime.preprocess import Image, Preprocess
 
 LABELS = "y"
-ANY_INPUT = "x"
 
 Layouts = Mapping[str, tuple[int, ...]]
 """Input name → the axes that take the source's array to the graph's, where the two differ."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from edgekd.errors import DataError
+from edgekd.errors import DataError, MissingExtraError
 from edgekd_converters.graph import Tensor
 from edgekd_converters.observe import Columns
+from edgekd_runtime import errors
 from edgekd_runtime.preprocess import Image, Media
 
 Rows = npt.NDArray[np.int64]
@@ -81,7 +83,12 @@ def pixel_column(what: str, pixels: npt.NDArray[Any], preprocess: Image, tensor:
     """``(n, h, w, 3 or 1) uint8`` → what the preprocessing makes of each. Raises ``DataError``."""
     if pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or not pixels.size:
         raise DataError(f"{what}: pixels (uint8) must have shape [n, height, width, 3 or 1], not {list(pixels.shape)}")
-    return decoded_column(lambda row: preprocess.decode(pixels[row]), len(pixels), preprocess, tensor)
+
+    def decode(row: int) -> npt.NDArray[Any]:
+        with blaming(f"{what}, row {row}"):
+            return preprocess.decode(pixels[row])
+
+    return decoded_column(decode, len(pixels), preprocess, tensor)
 
 
 def decoded_column(decode: Callable[[int], npt.NDArray[Any]], count: int, preprocess: Media, tensor: Tensor) -> Column:
@@ -104,10 +111,25 @@ def decoded_column(decode: Callable[[int], npt.NDArray[Any]], count: int, prepro
         return kept[row]
 
     def read(rows: Rows) -> npt.NDArray[Any]:
-        made = np.stack([one(int(row)) for row in rows]) if len(rows) else np.empty((0, *preprocess.shape), dtype)
+        if not len(rows):
+            return np.empty((0, *shape), dtype)
+        made = np.stack([one(int(row)) for row in rows])
         return preprocess.finish(made).reshape(len(rows), *shape).astype(dtype, copy=False)
 
     return Column(shape, dtype, read, np.arange(count))
+
+
+@contextmanager
+def blaming(what: str) -> Iterator[None]:
+    """While one sample is read and decoded: what goes wrong is the fault of ``what``, as the SDK's own errors."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{what}: {error.strerror or error}") from error
+    except errors.InputError as error:
+        raise DataError(f"{what}: {error}") from error
+    except errors.MissingExtraError as error:
+        raise MissingExtraError(str(error)) from error
 
 
 def chunks(array: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgekd.archive import hash_files
 from edgekd.arrays import ArrayData
 from edgekd.columns import select
 from edgekd.errors import DataError
@@ -172,27 +172,21 @@ def _hashes(
     foreign: TextData | ArrayData | None,
 ) -> dict[str, str]:
     """Role → SHA-256 of every file that the result hangs on."""
-    used = {"samples": samples.sha256, "student": hash_of(student.model)}
+    used = {"samples": samples.sha256, "student": _hash_of(student.model)}
     for role, part in (("eval", evaluation), ("out_of_scope", foreign)):
         if part:
             used[role] = part.sha256
     teacher = options.teacher and open_student(options.teacher).model
     for role, path in (("answers", options.answers), ("labels", options.labels), ("teacher", teacher)):
         if path:
-            used[role] = hash_of(path)
+            used[role] = _hash_of(path)
     return used
 
 
-def hash_of(path: Path) -> str:
+def _hash_of(path: Path) -> str:
     """SHA-256 of a file; of a folder, of all its files by their names."""
-    digest = hashlib.sha256()
-    for file in sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]:
-        if file is not path:
-            digest.update(f"{file.relative_to(path).as_posix()}\0".encode())
-        with file.open("rb") as content:
-            while block := content.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
+    return hash_files(path, files)
 
 
 def _targets(student: Student, data: TextData) -> Targets:

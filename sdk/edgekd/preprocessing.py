@@ -13,7 +13,7 @@ import tomllib
 from edgekd.errors import DataError, UsageError
 from edgekd_converters.graph import Tensor
 from edgekd_runtime.errors import PreprocessError
-from edgekd_runtime.preprocess import Audio, Image, Media, Preprocess, fields, fits, media_kinds
+from edgekd_runtime.preprocess import MEDIA_KINDS, Audio, Image, Media, Preprocess, fields, fits
 
 Given = Mapping[str, object]
 """``kind`` (image or audio) and any of that kind's keys; what is left out has its default or follows from the model."""
@@ -40,16 +40,15 @@ def preprocess_for(given: Given, inputs: Mapping[str, Tensor]) -> Media:
     Of a picture, size, colour or gray, and the order of axes follow from the input; of a waveform the length does.
     Raises ``UsageError`` where it does not fill the input.
     """
-    kinds = media_kinds()
     kind = given.get("kind")
-    if not isinstance(kind, str) or kind not in kinds:
-        raise UsageError(f"preprocessing: kind must be one of {', '.join(kinds)}, not {kind!r:.40}")
+    if not isinstance(kind, str) or kind not in MEDIA_KINDS:
+        raise UsageError(f"preprocessing: kind must be one of {', '.join(MEDIA_KINDS)}, not {kind!r:.40}")
     if given.get("version", fields.VERSION) != fields.VERSION:
         raise UsageError(f"preprocessing: version must be {fields.VERSION}, not {given['version']!r:.40}")
     if len(inputs) != 1:
         raise UsageError(f"preprocessing is for models of one input; this one has {len(inputs)}: {', '.join(inputs)}")
     ((name, tensor),) = inputs.items()
-    cls = kinds[kind]
+    cls = MEDIA_KINDS[kind]
     try:
         made = fields.read_fields(cls, kind, {**_implied(cls, given, tensor.shape), **given}, whole=False)
     except PreprocessError as error:
@@ -62,7 +61,7 @@ def check_preprocess(preprocess: Preprocess, name: str, tensor: Tensor) -> None:
     """Raise ``UsageError`` unless what it makes fills the input, and in a dtype that can hold it."""
     if not fits(preprocess, tensor.shape):
         raise UsageError(f"preprocessing makes {[1, *preprocess.shape]}; input {name!r} takes {list(tensor.shape)}")
-    if not isinstance(preprocess, (Image, Audio)) or tensor.dtype == "FLOAT32":
+    if not isinstance(preprocess, Media) or tensor.dtype == "FLOAT32":
         return
     as_they_are = isinstance(preprocess, Image) and (preprocess.table() == Image().table()[:, :1]).all()
     if tensor.dtype != "UINT8" or not as_they_are:

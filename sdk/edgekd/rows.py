@@ -11,12 +11,12 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from edgekd.arrays import ANY_INPUT, LABELS, ArrayData, Layouts, check_numbers, class_numbers, source_shape
-from edgekd.columns import array_column, as_columns
-from edgekd.errors import DataError, MissingExtraError
+from edgekd.archive import ANY_INPUT
+from edgekd.arrays import LABELS, ArrayData, Layouts, check_numbers, class_numbers, source_shape
+from edgekd.columns import Column, array_column, as_columns, blaming
+from edgekd.errors import DataError
 from edgekd_converters.graph import Tensor
-from edgekd_runtime import errors
-from edgekd_runtime.preprocess import Audio, Image, Preprocess
+from edgekd_runtime.preprocess import Image, Media, Preprocess
 
 _PATH = Path("samples")  # as messages call them
 
@@ -120,21 +120,15 @@ class _Spool:
 
     def _preprocessed(self, what: str, value: Any) -> npt.NDArray[np.float32] | None:
         """None for an array that is the model's own input already."""
-        if not isinstance(self._preprocess, (Image, Audio)):
+        if not isinstance(self._preprocess, Media):
             return None
         is_pixels = isinstance(value, np.ndarray) and value.dtype == np.uint8 and isinstance(self._preprocess, Image)
         if not is_pixels and not isinstance(value, (bytes, Path)):
             return None
-        try:
+        with blaming(f"{what}, {value}" if isinstance(value, Path) else what):
             return self._preprocess(value.read_bytes() if isinstance(value, Path) else value)
-        except OSError as error:
-            raise DataError(f"{what}: {error}") from error
-        except errors.InputError as error:
-            raise DataError(f"{what}: {error}") from error
-        except errors.MissingExtraError as error:
-            raise MissingExtraError(str(error)) from error
 
-    def column(self) -> Any:
+    def column(self) -> Column:
         """All that was added. The file's name may go; the mapping keeps what it holds."""
         self._file.close()
         shape = (self._count, *self._shape)

@@ -11,14 +11,13 @@ import numpy.typing as npt
 
 from edgekd import archive
 from edgekd.arrays import ArrayData, Layouts, read_arrays
-from edgekd.columns import as_columns, decoded_column
-from edgekd.errors import DataError, MissingExtraError
+from edgekd.columns import as_columns, blaming, decoded_column
+from edgekd.errors import DataError
 from edgekd.rows import read_rows
 from edgekd_converters.graph import Tensor
-from edgekd_runtime import errors
-from edgekd_runtime.preprocess import Audio, Image, Media, Preprocess
+from edgekd_runtime.preprocess import MEDIA_KINDS, Media, Preprocess
 
-_SUFFIXES = {suffix: kind for kind in (Image, Audio) for suffix in kind.suffixes}
+_SUFFIXES = {suffix: kind for kind in MEDIA_KINDS.values() for suffix in kind.suffixes}
 
 
 def read_samples(
@@ -59,7 +58,7 @@ def _entries(folder: Path) -> list[Path]:
 
 def _media(folder: Path, inputs: Mapping[str, Tensor], preprocess: Preprocess | None) -> Media:
     """The preprocessing, if it is one of files. Raises ``DataError`` that says what is missing."""
-    if isinstance(preprocess, (Image, Audio)):
+    if isinstance(preprocess, Media):
         if len(inputs) != 1:
             raise DataError(f"{folder}: a folder of files is for a model of one input, not {len(inputs)}")
         return preprocess
@@ -107,14 +106,8 @@ def _files(folder: Path, preprocess: Media) -> list[Path]:
 
 
 def _decode(preprocess: Media, file: Path) -> npt.NDArray[Any]:
-    try:
+    with blaming(str(file)):
         return preprocess.decode(file.read_bytes())
-    except OSError as error:
-        raise DataError(f"{file}: {error.strerror or error}") from error
-    except errors.InputError as error:
-        raise DataError(f"{file}: {error}") from error
-    except errors.MissingExtraError as error:
-        raise MissingExtraError(str(error)) from error
 
 
 def _numbers(

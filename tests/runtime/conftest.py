@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import flatbuffers
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-
-
-def _device_conftest() -> ModuleType:
-    path = Path(__file__).parents[1] / "device" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("edgekd_tests_device_conftest", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-_device = _device_conftest()
-bundle_path, bundle, engine = _device.bundle_path, _device.bundle, _device.engine
+from tests.device.conftest import bundle, bundle_path, engine  # noqa: F401  # fixtures
 
 
 class TinyModel:

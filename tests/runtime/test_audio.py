@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.runtime.files import sound
 
 from edgekd_runtime.errors import InputError, PreprocessError
 from edgekd_runtime.preprocess import Audio, fits, load, wav
 from edgekd_runtime.preprocess.audio import _mel_matrix
 
-
-def _files() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("edgekd_tests_files", Path(__file__).with_name("files.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-sound = _files().sound
 WAVE = np.random.default_rng(0).normal(0, 0.2, 16000).clip(-1, 0.99)
 AS_16 = np.rint(WAVE * 32768).astype("<i2")
 

@@ -157,7 +157,7 @@ def test_ties_go_to_the_first_label(engine: Engine) -> None:
 
 def test_a_model_without_text_or_labels_says_so(dense: Bundle) -> None:
     engine = Engine(dense)
-    assert not engine.takes_text
+    assert engine.takes is None
     with pytest.raises(InputError, match="does not take raw text"):
         engine.classify("hello")
     with pytest.raises(InputError, match="has no labels"):

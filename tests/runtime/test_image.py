@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import io
 import struct
 import sys
 import zlib
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,21 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
+from tests.runtime.files import picture
 
 from edgekd_runtime.errors import InputError, MissingExtraError, PreprocessError
 from edgekd_runtime.preprocess import Image, fits, image, load
 
-
-def _files() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("edgekd_tests_files", Path(__file__).with_name("files.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-picture = _files().picture
 RNG = np.random.default_rng(0)
 PHOTO = np.kron(RNG.integers(0, 256, (5, 7, 3), np.uint8), np.ones((8, 8, 1), np.uint8))  # 40 × 56
 
@@ -224,13 +211,11 @@ def test_damage_is_one_line_or_some_picture(form: str, where: int, value: int) -
 
 
 def test_without_pillow_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = picture(PHOTO)
     monkeypatch.setitem(sys.modules, "PIL", None)
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'edgekd-runtime\[image\]'"):
-        Image()(picture_bytes)
-
-
-picture_bytes = picture(PHOTO)
+        Image()(whole)
 
 
 # --- descriptions ---
@@ -290,6 +275,6 @@ def test_which_inputs_it_fills() -> None:
 
 
 def test_the_limit_on_pixels_is_what_the_documents_say() -> None:
+    documents = Path(__file__).parents[2] / "docs" / "bundle.md"
     assert image.MAX_PIXELS == 50_000_000
-    with io.BytesIO(picture(PHOTO)) as file, Pillow.open(file) as opened:
-        assert opened.size == (56, 40)
+    assert "of up to 50 million pixels" in documents.read_text("utf-8")

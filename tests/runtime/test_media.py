@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import base64
 import http.client
-import importlib.util
 import json
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from tests.runtime import files
 
 from edgekd_runtime import cli, server, wire
 from edgekd_runtime.bundle import Bundle, Golden, load_bundle
@@ -26,17 +26,6 @@ from edgekd_runtime.engine import Engine
 from edgekd_runtime.errors import BundleError, GoldenError, InputError, MissingExtraError
 from edgekd_runtime.preprocess import Audio, Image
 
-
-def _files() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("edgekd_tests_files", Path(__file__).with_name("files.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-FILES = _files()
 LABELS = ("red", "green", "blue")
 # (1, 4) numbers go into the model of ``int8_dense``; as a picture they are 2 × 2 gray pixels, as a sound 4 samples.
 PIXELS = np.array([[0, 1], [2, 3]], np.uint8)
@@ -46,14 +35,12 @@ EAR = Audio(8000, 4, scale=4)
 
 @pytest.fixture(scope="module")
 def picture() -> bytes:
-    raw: bytes = FILES.picture(PIXELS)
-    return raw
+    return files.picture(PIXELS)
 
 
 @pytest.fixture(scope="module")
 def sound() -> bytes:
-    raw: bytes = FILES.sound(np.array([0, 8192, 16384, 24576], "<i2"), 8000)  # 0, ¼, ½, ¾
-    return raw
+    return files.sound(np.array([0, 8192, 16384, 24576], "<i2"), 8000)  # 0, ¼, ½, ¾
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +63,7 @@ def tensors(int8_dense: bytes) -> Bundle:
 
 def test_a_picture_is_quantised_as_tensors_are(pictures: Bundle, picture: bytes) -> None:
     engine = Engine(pictures)
-    assert (engine.takes, engine.takes_text) == ("image", False)
+    assert engine.takes == "image"
     (stored,) = engine.preprocess(picture)
     assert (stored.shape, stored.dtype) == ((1, 2, 2, 1), np.int8)
     assert stored.ravel().tolist() == [3, 4, 5, 6]  # ½·pixel over the scale ½, plus 3
@@ -127,8 +114,8 @@ def test_files_are_packed_and_preprocessed_again(
 
 def test_another_preprocessing_than_when_packed_is_noticed(pictures: Bundle) -> None:
     """Off by a level here and there is another decoder; pixels twice as bright are another preprocessing."""
-    bright = FILES.picture(np.full((2, 2), 50, np.uint8))
-    bundle = packed(pictures, bright, FILES.picture(np.array([[9, 200], [9, 9]], np.uint8)))
+    bright = files.picture(np.full((2, 2), 50, np.uint8))
+    bundle = packed(pictures, bright, files.picture(np.array([[9, 200], [9, 9]], np.uint8)))
     Engine(replace(bundle, preprocess=replace(EYE, mean=(0.4,))))
     for other in (replace(EYE, scale=1.0), replace(EYE, mean=(1.0,))):
         with pytest.raises(GoldenError, match="another input of golden file 0"):
@@ -153,9 +140,7 @@ def test_only_some_samples_have_their_file(pictures: Bundle, picture: bytes, tmp
 
 @pytest.mark.parametrize("lengths", [[5], [-1, 6], [True, 4], ["5"], 5, [3, 3]])
 def test_lengths_that_do_not_fit_the_files(pictures: Bundle, tmp_path: Path, lengths: Any) -> None:
-    import zipfile
-
-    bundle = packed(pictures, FILES.picture(PIXELS))
+    bundle = packed(pictures, files.picture(PIXELS))
     assert bundle.golden is not None
     replace(bundle, golden=replace(bundle.golden, raw=(b"12345",))).save(tmp_path / "b.edgekd")
     with zipfile.ZipFile(tmp_path / "b.edgekd") as old, zipfile.ZipFile(tmp_path / "c.edgekd", "w") as new:
@@ -299,7 +284,7 @@ def port(folder: Path) -> Iterator[int]:
 
 def test_a_large_file_comes_in_many_pieces(port: int, pictures: Bundle) -> None:
     """Beyond the 1 MiB that texts may have; and once more, by then with a head that the server knows."""
-    photo = FILES.picture(np.random.default_rng(0).integers(0, 256, (900, 1200, 3), np.uint8))
+    photo = files.picture(np.random.default_rng(0).integers(0, 256, (900, 1200, 3), np.uint8))
     assert len(photo) > 3 << 20
     wanted = Engine(pictures).classify(photo)
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
@@ -441,7 +426,13 @@ def test_bench_of_tensors_runs_the_golden_samples(folder: Path, tensors: Bundle,
     assert [line.split()[0] for line in done.stdout.splitlines()[2:]] == ["invoke", "infer"]
 
 
-@pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\0", b"PK\x05\x06" + b"\0" * 18, b"abc"])
+HEADER = b"{'descr': '<f4', 'fortran_order': False, 'shape': (],), }".ljust(117) + b"\n"  # numpy's own tokenizer raises
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\x93NUMPY\x01\0", b"\x93NUMPY\x01\0\x76\0" + HEADER, b"PK\x05\x06" + b"\0" * 18, b"abc"],
+)
 @pytest.mark.parametrize("suffix", [".npz", ".npy"])
 def test_damaged_arrays(folder: Path, tmp_path: Path, content: bytes, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"

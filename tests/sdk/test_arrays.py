@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from edgekd.archive import open_archive
 from edgekd.arrays import ArrayData, read_arrays
 from edgekd.columns import select
-from edgekd.errors import DataError
+from edgekd.errors import DataError, MissingExtraError
 from edgekd_converters.graph import Tensor
 from edgekd_runtime.preprocess import Image
 
@@ -327,6 +327,15 @@ def test_pixels_go_through_the_preprocessing_and_numbers_do_not(tmp_path: Path) 
     np.savez(tmp_path / "c.npz", x=pixels[..., :2])
     with pytest.raises(DataError, match=r"pixels \(uint8\) must have shape \[n, height, width, 3 or 1\]"):
         read_arrays(tmp_path / "c.npz", inputs, None, preprocess=shown)
+
+
+def test_pixels_without_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros((4, 2, 3, 3), np.uint8))
+    data = read_arrays(tmp_path / "a.npz", {"image": spec((2, 3, 3))}, None, preprocess=Image(2, 3))
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    with pytest.raises(MissingExtraError, match="pictures need Pillow"):
+        data.columns["image"][0]
 
 
 # --- files that lie ---

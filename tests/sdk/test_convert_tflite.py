@@ -14,7 +14,7 @@ from click.testing import Result
 
 from edgekd_converters.graph import read_graph
 from edgekd_converters.integer import require_integer
-from edgekd_converters.keras_model import convert_keras
+from edgekd_converters.load.keras_source import convert_keras
 from edgekd_runtime.bundle import load_bundle
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.server import create_app
@@ -65,7 +65,7 @@ def test_the_files(pictured: Path, pictures: Any, engine: Engine) -> None:
     require_integer(read_graph(engine.bundle.model))
     assert engine.bundle.labels == tuple(LABELS.split())
     assert engine.bundle.scores == "logits"
-    assert (engine.bundle.preprocess, engine.takes_text) == (None, False)
+    assert (engine.bundle.preprocess, engine.takes) == (None, None)
 
 
 def test_the_report(pictured: Path) -> None:

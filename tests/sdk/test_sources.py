@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.runtime import files
 
 from edgekd import columns
 from edgekd.arrays import ArrayData
@@ -20,17 +19,6 @@ from edgekd.sources import read_samples
 from edgekd_converters.graph import Tensor
 from edgekd_runtime.preprocess import Audio, Image
 
-
-def _files() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("edgekd_tests_files", Path(__file__).parents[1] / "runtime/files.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-FILES = _files()
 EYE = Image(2, 3, interpolation="nearest", scale=1 / 255)
 EAR = Audio(8000, 4)
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 2, 3, 3), np.uint8)
@@ -50,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
     root = tmp_path / "photos"
     for name, number in (("cat/0.png", 0), ("cat/deep/1.PNG", 1), ("dog/2.png", 2)):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(FILES.picture(PIXELS[number]))
+        (root / name).write_bytes(files.picture(PIXELS[number]))
     (root / "empty").mkdir()
     (root / ".hidden").mkdir()
     (root / ".hidden" / "9.png").write_bytes(b"")
@@ -115,7 +103,7 @@ def test_folders_without_classes(folder: Path) -> None:
 def test_numbered_folders_are_told(folder: Path) -> None:
     for number in range(11):
         (folder / "n" / str(number)).mkdir(parents=True)
-        (folder / "n" / str(number) / "a.png").write_bytes(FILES.picture(PIXELS[0]))
+        (folder / "n" / str(number) / "a.png").write_bytes(files.picture(PIXELS[0]))
     data = read(folder / "n", 11)
     assert data.classes[:3] == ("0", "1", "10")
     assert "numbered as text" in data.notes[0]
@@ -123,7 +111,7 @@ def test_numbered_folders_are_told(folder: Path) -> None:
 
 
 def test_a_stray_file_among_class_folders(folder: Path) -> None:
-    (folder / "stray.jpg").write_bytes(FILES.picture(PIXELS[0], "JPEG"))
+    (folder / "stray.jpg").write_bytes(files.picture(PIXELS[0], "JPEG"))
     assert "both class folders and files that are in none, 'stray.jpg'" in refusal(folder)
 
 
@@ -161,11 +149,16 @@ def test_files_are_decoded_once_as_far_as_memory_goes(folder: Path, monkeypatch:
         column[2]
 
 
+def test_no_rows_of_files_are_an_empty_array(folder: Path) -> None:
+    empty = read(folder).columns["image"][3:]
+    assert (empty.shape, empty.dtype) == ((0, 2, 3, 3), np.float32)
+
+
 def test_the_hash_follows_names_and_content(folder: Path) -> None:
     seen = {read(folder).sha256}
     (folder / "dog" / "2.png").rename(folder / "dog" / "3.png")
     seen.add(read(folder).sha256)
-    (folder / "dog" / "3.png").write_bytes(FILES.picture(PIXELS[3]))
+    (folder / "dog" / "3.png").write_bytes(files.picture(PIXELS[3]))
     seen.add(read(folder).sha256)
     assert len(seen) == 3
     (folder / "README").unlink()
@@ -184,7 +177,7 @@ def test_sounds(tmp_path: Path) -> None:
     wave = np.array([0, 8192, 16384, 24576], "<i2")
     for name in ("no", "yes"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "a.wav").write_bytes(FILES.sound(wave, 8000))
+        (tmp_path / name / "a.wav").write_bytes(files.sound(wave, 8000))
     data = read_samples(tmp_path, SOUNDS, 2, preprocess=EAR)
     assert data.labels is not None
     assert (data.labels.tolist(), data.classes) == ([0, 1], ("no", "yes"))
@@ -250,11 +243,11 @@ def test_several_inputs_and_layouts() -> None:
 
 
 def test_files_bytes_and_pixels_are_preprocessed(folder: Path) -> None:
-    items = [folder / "cat" / "0.png", FILES.picture(PIXELS[1]), PIXELS[2], (PIXELS[3] / 255).astype(np.float32)]
+    items = [folder / "cat" / "0.png", files.picture(PIXELS[1]), PIXELS[2], (PIXELS[3] / 255).astype(np.float32)]
     np.testing.assert_allclose(read(items).columns["image"], PIXELS[:4] / 255, rtol=1e-6)
     with pytest.raises(DataError, match="item 0, 'image': not a picture"):
         read([b"no picture"])
-    with pytest.raises(DataError, match="No such file"):
+    with pytest.raises(DataError, match=r"item 0, 'image', .*none\.png: No such file"):
         read([folder / "none.png"])
 
 

@@ -14,17 +14,14 @@ from edgekd_runtime.preprocess.audio import Audio
 from edgekd_runtime.preprocess.image import Image
 from edgekd_runtime.preprocess.text_ngram import TextNgram
 
-__all__ = ["Audio", "Image", "Media", "Preprocess", "TextNgram", "fits", "load", "media_kinds"]
+__all__ = ["MEDIA_KINDS", "Audio", "Image", "Media", "Preprocess", "TextNgram", "fits", "load"]
 
 Media = Image | Audio
 """What turns the bytes of a file into one input tensor of a model."""
 Preprocess = TextNgram | Media
 
-_KINDS: dict[str, type[TextNgram] | type[Image] | type[Audio]] = {
-    text_ngram.KIND: TextNgram,
-    image.KIND: Image,
-    audio.KIND: Audio,
-}
+MEDIA_KINDS: dict[str, type[Media]] = {image.KIND: Image, audio.KIND: Audio}
+_KINDS: dict[str, type[TextNgram] | type[Media]] = {text_ngram.KIND: TextNgram, **MEDIA_KINDS}
 
 
 def load(spec: object) -> Preprocess:
@@ -39,11 +36,6 @@ def load(spec: object) -> Preprocess:
             "Update edgekd-runtime or convert the model again"
         )
     return _KINDS[kind].from_dict(spec)
-
-
-def media_kinds() -> dict[str, type[Media]]:
-    """The kinds of preprocessing that files go through."""
-    return {image.KIND: Image, audio.KIND: Audio}
 
 
 def fits(preprocess: Preprocess, shape: tuple[int, ...]) -> bool:

@@ -8,7 +8,7 @@ of float32 at most.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -30,7 +30,7 @@ Reals = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Audio:
+class Audio(fields.OfFiles):
     """``number = (feature · scale − mean) / std``; of a waveform the features are samples of −1 to 1.
 
     The channels' mean, at ``rate`` Hz, is cut to ``length`` samples, from the start or around the centre, or filled up
@@ -39,7 +39,7 @@ class Audio:
     magnitude, 2 its square. ``log``: ln(mel + offset), or ``db`` 10·log₁₀ of it. MFCC keep the first ``coefficients``.
     """
 
-    media: ClassVar = "audio"
+    media: ClassVar = KIND
     media_types: ClassVar = ("audio/wav", "audio/wave", "audio/x-wav", "audio/vnd.wave")
     suffixes: ClassVar = (".wav",)
 
@@ -86,15 +86,6 @@ class Audio:
             raise PreprocessError(f"{KIND}: centered needs a length above {self._fft // 2}, half of the fft, to mirror")
         if self._frames * self._fft > _MAX_CELLS:
             raise PreprocessError(f"{KIND}: {self._frames} windows of {self._fft} are too many; take a longer hop")
-
-    @classmethod
-    def from_dict(cls, spec: Mapping[str, object]) -> Audio:
-        """Read the ``preprocess.json`` form. Raises ``PreprocessError`` on unknown, missing or mistyped keys."""
-        return fields.read_fields(cls, KIND, spec)
-
-    def to_dict(self) -> dict[str, object]:
-        """The ``preprocess.json`` form, read back by :meth:`from_dict`."""
-        return fields.describe(KIND, self)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, fields
-from typing import Any, TypeVar
+from dataclasses import fields
+from typing import Any, ClassVar, TypeVar
 
 from edgekd_runtime.errors import PreprocessError
 
 VERSION = 1
 _Described = TypeVar("_Described")
+_Own = TypeVar("_Own", bound="OfFiles")
+
+
+class OfFiles:
+    """Base of the preprocessings of files, whose ``kind`` is that of the files."""
+
+    media: ClassVar[str]
+
+    @classmethod
+    def from_dict(cls: type[_Own], spec: Mapping[str, object]) -> _Own:
+        """Read the ``preprocess.json`` form. Raises ``PreprocessError`` on unknown, missing or mistyped keys."""
+        return read_fields(cls, cls.media, spec)
+
+    def to_dict(self) -> dict[str, object]:
+        """The ``preprocess.json`` form, read back by :meth:`from_dict`."""
+        values = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+        return {"kind": self.media, "version": VERSION, **values}
 
 
 def read_fields(cls: type[_Described], kind: str, spec: Mapping[str, object], *, whole: bool = True) -> _Described:
@@ -40,12 +57,6 @@ def _typed(kind: str, key: str, value: object, default: object) -> Any:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def describe(kind: str, described: Any) -> dict[str, object]:
-    """The inverse of :func:`read_fields`."""
-    values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(described).items()}
-    return {"kind": kind, "version": VERSION, **values}
 
 
 def one_of(kind: str, key: str, value: str, allowed: tuple[str, ...]) -> None:

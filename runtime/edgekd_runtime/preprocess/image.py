@@ -8,7 +8,7 @@ model is fed; for an int8 model that table holds int8.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -34,7 +34,7 @@ _MAX_SIDE = 4096
 
 
 @dataclass(frozen=True)
-class Image:
+class Image(fields.OfFiles):
     """``number = (pixel · scale − mean) / std``, for each channel in the order of ``color``; pixels are 0 to 255.
 
     ``resize``: ``stretch`` to the size; ``crop``: scale until the shorter side is the size over ``crop_fraction``, then
@@ -43,7 +43,7 @@ class Image:
     on white or black. ``layout``: the order of the model's own axes. A camera's orientation (EXIF) is followed.
     """
 
-    media: ClassVar = "image"
+    media: ClassVar = KIND
     media_types: ClassVar = ("image/jpeg", "image/png", "image/webp", "image/bmp")
     suffixes: ClassVar = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -78,15 +78,6 @@ class Image:
             raise PreprocessError(f"{KIND}: scale must not be 0 and every std must be above 0")
         if not np.isfinite(self.table()).all():
             raise PreprocessError(f"{KIND}: scale, mean and std make numbers that float32 cannot hold")
-
-    @classmethod
-    def from_dict(cls, spec: Mapping[str, object]) -> Image:
-        """Read the ``preprocess.json`` form. Raises ``PreprocessError`` on unknown, missing or mistyped keys."""
-        return fields.read_fields(cls, KIND, spec)
-
-    def to_dict(self) -> dict[str, object]:
-        """The ``preprocess.json`` form, read back by :meth:`from_dict`."""
-        return fields.describe(KIND, self)
 
     @property
     def channels(self) -> int:
@@ -181,7 +172,7 @@ class Image:
         width, height = picture.size
         wanted = (self.width, self.height)
         if self.resize == "stretch":
-            return picture.resize(wanted, method) if picture.size != wanted else picture
+            return _scaled(picture, wanted, method)
         if self.resize == "crop":
             low = (int(self.width / self.crop_fraction), int(self.height / self.crop_fraction))
             # As torchvision: the side that just covers is exact, the other is cut to a whole number.
