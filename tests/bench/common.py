@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import platform
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -37,6 +40,20 @@ def edgekd(*arguments: object) -> dict[str, Any]:
         sys.exit(done.returncode)
     report: dict[str, Any] = json.loads(done.stdout)
     return report
+
+
+def digest(files: Iterable[Path]) -> str:
+    """Of what is in them, in the order of their paths."""
+    whole = hashlib.sha256()
+    for path in sorted(files):
+        whole.update(path.read_bytes())
+    return whole.hexdigest()
+
+
+def ready_for_onnx2tf(folder: Path) -> dict[str, str]:
+    """The environment for plain onnx2tf in ``folder``: onnxsim is on its path; the file it would download is there."""
+    np.save(folder / "calibration_image_sample_data_20x128x128x3_float32.npy", np.zeros((20, 128, 128, 3), np.float32))
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
 
 
 @contextmanager

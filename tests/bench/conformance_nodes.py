@@ -17,12 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
 import conformance_onnx
+from common import ready_for_onnx2tf
 from conformance_records import save
-from edgekd_converters.errors import ConverterError
+from edgekd_converters.errors import ConverterError, one_line
 from edgekd_converters.graph import read_graph
 from edgekd_converters.load.equivalence import compare
 from edgekd_converters.load.source import LoadOptions
@@ -94,9 +94,7 @@ def plain(name: str) -> Verdict:
     from edgekd_converters.load.onnx_session import Port
 
     path = conformance_onnx.model_path("node", name)
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # it calls onnxsim
-    sample = np.zeros((20, 128, 128, 3), np.float32)
-    np.save("calibration_image_sample_data_20x128x128x3_float32.npy", sample)  # else it downloads this
+    os.environ.update(ready_for_onnx2tf(Path()))
     try:
         onnx2tf.convert(input_onnx_file_path=str(path), output_folder_path="out", non_verbose=True)
         (made,) = Path("out").glob("*_float32.tflite")
@@ -149,7 +147,7 @@ def _judge(judge: Callable[[str], Verdict], name: str, folder: Path) -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return f"{type(error).__name__}: {one_line(error)}"
 
 
 if __name__ == "__main__":

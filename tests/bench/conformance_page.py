@@ -21,8 +21,8 @@ Written by `make bench-conformance`; do not edit by hand.
   runs. `–` where there is nothing to remove.
 - **int8**: the graph and the pruned one are calibrated on the same samples, become fully integer and run. *int8 error*
   is the root mean square of the difference to the float graph (before pruning), over that of the output. With random
-  weights it says little about how accurate a trained model would be, and adds up with the depth; a model in which one
-  op alone adds 0.5 of its values does not pass.
+  weights it says little about how accurate a trained model would be, and adds up with the depth; a model with more than
+  0.5 does not pass if one op alone, other than a softmax, adds 0.5 of its values.
 
 Weights are random. Those of `keras.applications` and of `light_*` (second table) are drawn by the size of each layer
 (He), biases and batch norm's scales are not neutral, batch norm's statistics are measured on random images, and the
@@ -85,8 +85,9 @@ def _summary(
         passed = {side: sum(record[side]["ok"] for record in known) for side in ("ours", "plain")}
         yield ""
         yield (
-            f"Of ONNX's {len(known)} tests of single ops, {passed['ours']} ({passed['ours'] / len(known):.0%}) give "
-            f"what is on file; through plain onnx2tf {passed['plain']} ({passed['plain'] / len(known):.0%})."
+            f"Of ONNX's {len(nodes):,} tests of single ops, {len(known):,} have been run: {passed['ours']} "
+            f"({passed['ours'] / len(known):.0%}) give what is on file; through plain onnx2tf {passed['plain']} "
+            f"({passed['plain'] / len(known):.0%})."
         )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import edgekd_converters
+from common import digest
 from edgekd.cache import cache_root
 from edgekd.versions import versions
 from edgekd_runtime import atomic
@@ -30,10 +30,7 @@ def save(family: str, name: str, record: Record) -> None:
 
 
 def code_digest() -> str:
-    digest = hashlib.sha256()
-    for path in sorted(Path(edgekd_converters.__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return digest(Path(edgekd_converters.__file__).parent.rglob("*.py"))
 
 
 def _path(family: str, name: str) -> Path:

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
-from ai_edge_litert.interpreter import Interpreter
 
 import photographs
-from common import SHARED, finish, need
+from common import SHARED, finish, need, ready_for_onnx2tf
 from edgekd.verify import run_graph
 from edgekd_converters.calibrate import calibrate_minmax
 from edgekd_converters.condition import condition
@@ -35,7 +34,6 @@ _OURS = (
     "source = open_source(pathlib.Path(sys.argv[1]), LoadOptions()); "
     "pathlib.Path('float.tflite').write_bytes(source.graph.content)"
 )
-_SAMPLE = "calibration_image_sample_data_20x128x128x3_float32.npy"
 
 
 def main() -> None:
@@ -89,13 +87,12 @@ def _converted(folder: Path, model: Path, command: list[str]) -> dict[str, Any]:
     """Run a converter in a folder of its own that has what onnx2tf would download; what it takes and the result."""
     folder.mkdir()
     shutil.copy(model, folder / "m.onnx")
-    np.save(folder / _SAMPLE, np.random.default_rng(0).random((20, 128, 128, 3), np.float32))
+    environment = ready_for_onnx2tf(folder)
     before = set(folder.rglob("*"))
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # where onnxsim is
     print("$", *(word if len(word) < 80 else "…" for word in command), flush=True)
     started = time.perf_counter()
     process = subprocess.Popen(
-        command, cwd=folder, env={**os.environ, "PATH": path}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     _, status, usage = os.wait4(process.pid, 0)
     wall = time.perf_counter() - started
@@ -126,20 +123,14 @@ def _onnxruntime(model: Path, images: Array) -> Array:
 
 
 def _difference(content: bytes, images: Array, wanted: Array) -> float:
-    interpreter = Interpreter(model_content=content, num_threads=2)
-    interpreter.allocate_tensors()
-    given, made = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
-    worst = 0.0
-    for image, logits in zip(images, wanted, strict=True):
-        interpreter.set_tensor(given, image[None])
-        interpreter.invoke()
-        worst = max(worst, float(np.abs(interpreter.get_tensor(made)[0] - logits).max()))
-    return worst
+    graph = read_graph(content)
+    (name,) = graph.signature.inputs
+    return float(np.abs(run_graph(graph, {name: images}) - wanted).max())
 
 
 def _int8_agreement(graph: Graph, calibration: Array, test: Array, wanted: Array) -> float:
     """Share of test images to which int8 and onnxruntime give the same class."""
-    name = next(iter(graph.signature.inputs))
+    (name,) = graph.signature.inputs
     graph = condition(graph)
     int8 = quantize_int8(graph, calibrate_minmax(graph, feeds({name: calibration})))
     return float((run_graph(int8, {name: test}).argmax(1) == wanted.argmax(1)).mean())

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import edgekd_converters
+from common import digest
 from edgekd.cache import cache_root, content_key
 from edgekd.verify import run_graph
 from edgekd.versions import versions
@@ -30,17 +33,9 @@ from edgekd_runtime import atomic
 
 CALIBRATION = 500
 _HEARTBEAT = 1000
-_QUANTISING = (
-    "calibrate",
-    "condition",
-    "kernels",
-    "limits",
-    "rewrite",
-    "integer",
-    "quantize",
-    "errors",
-    "export",
-    "to_onnx",
+_FILES = (
+    "import sys, edgekd_converters.prune, edgekd_converters.recover; "
+    "print(*(one.__file__ for name, one in sys.modules.items() if name.startswith('edgekd_converters')), sep='\\n')"
 )
 
 
@@ -146,14 +141,11 @@ def _folder(original: Graph, job: Job) -> Path:
     return cache_root() / "bench" / "prune" / key
 
 
+@functools.cache
 def _code() -> str:
     """A digest of the sources that prune and train."""
-    digest = hashlib.sha256()
-    folder = Path(edgekd_converters.__file__).parent
-    for path in sorted(folder.rglob("*.py")):
-        if path.stem not in _QUANTISING and path.parent.name not in ("load", "nodes"):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
+    printed = subprocess.run([sys.executable, "-c", _FILES], stdout=subprocess.PIPE, text=True, check=True).stdout
+    return digest(map(Path, printed.splitlines()))
 
 
 @contextmanager
