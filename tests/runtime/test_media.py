@@ -263,7 +263,7 @@ def test_open_inference_takes_files(ask: Any, pictures: Bundle, picture: bytes) 
     assert (got.status_code, got.json()["error"]) == (400, "send either 'image' or the model's own tensors, not both")
 
 
-def test_the_kind_is_asked_only_of_models_that_take_files() -> None:
+def test_a_raw_body_is_the_whole_input() -> None:
     assert wire.parse_classify(b"abc", "image/png", "image") == wire.ClassifyRequest([b"abc"])
     assert wire.parse_classify(b"abc", "text/plain", None) == wire.ClassifyRequest(["abc"])
 
