@@ -10,7 +10,7 @@ import pytest
 from edgekd.distill.student import StudentOptions, build_student
 from edgekd_converters.calibrate import Ranges, calibrate_minmax
 from edgekd_converters.graph import Graph
-from edgekd_converters.keras_model import convert_keras
+from edgekd_converters.load.keras_source import convert_keras
 from edgekd_converters.quiet import import_tensorflow, quiet
 
 Rows = npt.NDArray[Any]

@@ -11,7 +11,7 @@ import pytest
 from edgekd_converters.calibrate import Ranges, calibrate_minmax
 from edgekd_converters.errors import QuantizeError, RunError
 from edgekd_converters.graph import Graph, read_graph
-from edgekd_converters.keras_model import convert_keras
+from edgekd_converters.load.keras_source import convert_keras
 from edgekd_converters.observe import Feed
 
 Rows = npt.NDArray[Any]

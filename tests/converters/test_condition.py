@@ -20,7 +20,7 @@ from edgekd_converters.condition import condition
 from edgekd_converters.errors import NotIntegerError
 from edgekd_converters.graph import Graph, read_graph, write_model
 from edgekd_converters.integer import integer_fraction, require_integer
-from edgekd_converters.keras_model import convert_keras
+from edgekd_converters.load.keras_source import convert_keras
 from edgekd_converters.observe import feeds
 from edgekd_converters.tflite_model import load_tflite
 from edgekd_converters.unroll import MOST_STEPS

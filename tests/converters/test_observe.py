@@ -12,7 +12,7 @@ from edgekd_converters.calibrate import calibrate_minmax
 from edgekd_converters.divergence import run_columns
 from edgekd_converters.errors import RunError
 from edgekd_converters.graph import Graph, Tensor, read_graph
-from edgekd_converters.keras_model import convert_keras
+from edgekd_converters.load.keras_source import convert_keras
 from edgekd_converters.observe import Observer, feeds
 from edgekd_converters.quantize import quantize_int8
 from edgekd_runtime.backend import open_model

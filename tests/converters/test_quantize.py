@@ -13,7 +13,7 @@ from edgekd_converters.calibrate import Ranges, calibrate_minmax
 from edgekd_converters.errors import NotIntegerError, QuantizeError
 from edgekd_converters.graph import Graph
 from edgekd_converters.integer import integer_fraction, require_integer
-from edgekd_converters.keras_model import convert_keras
+from edgekd_converters.load.keras_source import convert_keras
 from edgekd_converters.quantize import quantize_int8
 
 Rows = list[npt.NDArray[Any]]

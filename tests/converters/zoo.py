@@ -13,7 +13,7 @@ from tests.converters import zoo_images as images
 from tests.converters import zoo_sequences as sequences
 
 from edgekd_converters.graph import Graph
-from edgekd_converters.keras_model import convert_keras
+from edgekd_converters.load.keras_source import convert_keras
 
 ZOO: dict[str, Callable[[], Any]] = {
     build.__name__: build

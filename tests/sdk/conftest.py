@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edgekd.cli import main
-from edgekd_converters.keras_model import convert_keras
+from edgekd_converters.load.keras_source import convert_keras
 from edgekd_converters.quiet import import_tensorflow
 
 Row = tuple[str, str]

@@ -16,7 +16,8 @@ import pytest
 from edgekd.cache import cache_root
 from edgekd.lint import Finding, lint
 from edgekd_converters.graph import Graph, read_graph
-from edgekd_converters.keras_model import convert_keras, load_keras
+from edgekd_converters.load.keras3 import load_archive
+from edgekd_converters.load.keras_source import convert_keras
 from edgekd_runtime.preprocess import TextNgram, load
 from edgekd_runtime.preprocess.image import Image
 
@@ -294,7 +295,8 @@ def talk(student_folder: Path, task: Any) -> Talk:
     assert isinstance(preprocess, TextNgram)
     with task.train.open(encoding="utf-8") as file:
         texts = [row["text"] for row in csv.DictReader(file)]
-    return Talk(load_keras(student_folder / "student.keras"), preprocess, texts + [f"{text} now" for text in texts])
+    graph = convert_keras(load_archive(student_folder / "student.keras"))
+    return Talk(graph, preprocess, texts + [f"{text} now" for text in texts])
 
 
 def test_texts_as_they_should_be(talk: Talk) -> None:
@@ -359,7 +361,7 @@ def banking77() -> Talk:
         texts = [row["text"] for row in csv.DictReader(file)][::20]
     preprocess = load(json.loads((STUDENT / "preprocess.json").read_text("utf-8")))
     assert isinstance(preprocess, TextNgram)
-    return Talk(load_keras(STUDENT / "student.keras"), preprocess, texts)
+    return Talk(convert_keras(load_archive(STUDENT / "student.keras")), preprocess, texts)
 
 
 def test_a_real_text_student(banking77: Talk) -> None:

@@ -15,7 +15,7 @@ from edgekd.cli.convert import command
 from edgekd_converters.cost import count_macs, count_parameters
 from edgekd_converters.graph import read_graph
 from edgekd_converters.integer import require_integer
-from edgekd_converters.keras_model import convert_keras
+from edgekd_converters.load.keras_source import convert_keras
 from edgekd_converters.recover import RecoverOptions
 from edgekd_runtime.bundle import load_bundle
 from edgekd_runtime.engine import Engine

@@ -12,9 +12,9 @@ import pytest
 
 from edgekd_converters.errors import LoadError
 from edgekd_converters.graph import Graph, read_graph
-from edgekd_converters.keras_model import convert_keras
 from edgekd_converters.load.culprit import find_culprit
 from edgekd_converters.load.equivalence import check, compare, to_graph, to_source
+from edgekd_converters.load.keras_source import convert_keras
 from edgekd_converters.load.source import Layer
 from edgekd_converters.observe import Columns, Feed
 

@@ -1,5 +1,7 @@
 """``.keras`` archives: names, order and numbers as in Keras; unknown sizes asked for; code refused by layer."""
 
+import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.converters.load.rows import assert_same, rows_for
+from tests.converters.reals import real_outputs
 
-from edgekd_converters.errors import LoadError
-from edgekd_converters.load.keras3 import open_source
+from edgekd_converters.errors import LoadError, SourceNotFoundError
+from edgekd_converters.graph import Graph
+from edgekd_converters.load.keras3 import load_archive, open_source
 from edgekd_converters.load.source import LoadOptions
 
 Save = Callable[[Any], Path]
@@ -177,3 +181,87 @@ def test_an_op_that_tflite_lacks_is_named(keras: Any, save: Save) -> None:
     path = save(keras.Model(inputs, keras.ops.erfinv(keras.ops.tanh(inputs))))
     with pytest.raises(LoadError, match=r"TFLite has no op for tf\.Erfinv; replace it"):
         open_source(path, LoadOptions())
+
+
+def test_the_file_converts_like_the_model(save: Save, conv_net: Any, conv_graph: Graph) -> None:
+    graph = open_source(save(conv_net), LoadOptions()).graph
+    assert graph.signature.inputs.keys() == conv_graph.signature.inputs.keys()
+    feed = rows_for(graph, 1)
+    made, wanted = (real_outputs(one, [feed])["scores"] for one in (graph, conv_graph))
+    np.testing.assert_array_equal(made, wanted)
+
+
+def test_a_lambda_layer_is_refused_and_not_run(keras: Any, tmp_path: Path) -> None:
+    marker = tmp_path / "the-code-has-run"
+
+    write = f"__import__('pathlib').Path({str(marker)!r}).write_text('run')"
+    harmless_looking = eval(f"lambda x: ({write}, x)[1]")  # Keras stores the bytecode of lambdas only
+    inputs = keras.Input((3,))
+    model = keras.Sequential([inputs, keras.layers.Lambda(harmless_looking)])
+    model.save(tmp_path / "lambda.keras")
+    marker.unlink()
+    keras.models.load_model(tmp_path / "lambda.keras", safe_mode=False)
+    assert marker.exists(), "loading it carelessly does run the code"
+    marker.unlink()
+    with pytest.raises(LoadError) as caught:
+        load_archive(tmp_path / "lambda.keras")
+    assert not marker.exists()
+    assert "\n" not in str(caught.value)
+    assert "lambda" in str(caught.value).lower()
+
+
+def test_a_missing_file_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(SourceNotFoundError, match="no such file") as caught:
+        load_archive(tmp_path / "none.keras")
+    assert caught.value.exit_code == 2
+
+
+def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
+    with pytest.raises(SourceNotFoundError):
+        load_archive(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x89HDF\r\n\x1a\n" + b"\x00" * 500], ids=["empty", "text", "h5"])
+def test_what_is_no_zip_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.keras").write_bytes(content)
+    with pytest.raises(LoadError, match=r"not a \.keras archive"):
+        load_archive(tmp_path / "model.keras")
+
+
+@pytest.mark.parametrize("part", [0.2, 0.6, 0.98])
+def test_a_truncated_archive_is_refused(student: Any, tmp_path: Path, part: float) -> None:
+    student.save(tmp_path / "whole.keras")
+    content = (tmp_path / "whole.keras").read_bytes()
+    (tmp_path / "cut.keras").write_bytes(content[: int(part * len(content))])
+    with pytest.raises(LoadError) as caught:
+        load_archive(tmp_path / "cut.keras")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_zip_of_something_else_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "other.keras", "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    with pytest.raises(LoadError, match=r"other\.keras") as caught:
+        load_archive(tmp_path / "other.keras")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["weights", "config", "class"])
+def test_an_archive_damaged_within_is_refused(student: Any, tmp_path: Path, damage: str) -> None:
+    student.save(tmp_path / "whole.keras")
+    with zipfile.ZipFile(tmp_path / "whole.keras") as archive:
+        members = {info.filename: archive.read(info) for info in archive.infolist()}
+    if damage == "weights":
+        members["model.weights.h5"] = members["model.weights.h5"][:200]
+    elif damage == "config":
+        members["config.json"] = members["config.json"][:50]
+    else:
+        config = json.loads(members["config.json"])
+        config["class_name"] = config["registered_name"] = "NoSuchModel"
+        members["config.json"] = json.dumps(config).encode()
+    with zipfile.ZipFile(tmp_path / "damaged.keras", "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    with pytest.raises(LoadError) as caught:
+        load_archive(tmp_path / "damaged.keras")
+    assert "\n" not in str(caught.value)
