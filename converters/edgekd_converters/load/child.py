@@ -41,6 +41,8 @@ _FRONT_ENDS = {
     "tflite": "tflite",
 }
 _WITH_SIGNATURES = ("savedmodel", "tflite")
+_RESOLVING = ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr")
+_SENDING = ("socket.connect", "socket.sendto", "socket.sendmsg")
 Message = dict[str, Any]
 
 
@@ -137,7 +139,8 @@ def _limit(path: Path) -> None:
 
 
 def _refuse_network(event: str, args: tuple[Any, ...]) -> None:
-    if event == "socket.getaddrinfo" or (event == "socket.connect" and not isinstance(args[1], str | bytes)):
+    """A socket's address is a tuple, but for those of this machine's own files."""
+    if event in _RESOLVING or (event in _SENDING and isinstance(args[1], tuple)):
         raise PermissionError("opening a model does not use the network")
 
 

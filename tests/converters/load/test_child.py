@@ -169,9 +169,14 @@ def test_nothing_is_written_to_the_terminal(
     assert capfd.readouterr() == ("", "")
 
 
-def test_even_trusted_code_does_not_reach_the_network(keras: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "code",
+    ["create_connection(('127.0.0.1', 9))", "socket(type=2).sendto(b'x', ('127.0.0.1', 9))", "gethostbyname('host')"],
+    ids=["stream", "datagram", "name"],
+)
+def test_even_trusted_code_does_not_reach_the_network(keras: Any, tmp_path: Path, code: str) -> None:
     """The code is real and runs: it is told so by the child's own refusal."""
-    call = eval("lambda x: (__import__('socket').create_connection(('127.0.0.1', 9)), x)[1]")
+    call = eval(f"lambda x: (__import__('socket').{code}, x)[1]")
     layer = keras.layers.Lambda(call, output_shape=(3,))
     layer.compute_output_spec = lambda x, **_: keras.KerasTensor(x.shape)  # or it would run here
     inputs = keras.Input((3,))
