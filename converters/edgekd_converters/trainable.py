@@ -115,7 +115,7 @@ class Trainable:
         for op in self.graph.main:
             normal = self._normal.get(op.index)
             if normal is not None:
-                operands.update(_fold(self.graph, op, constants, normal))
+                operands.update(_fold(op, constants, normal))
         folded = {index for op, slot in operands for index in [self.graph.main[op].slots[slot].index]}  # type: ignore[union-attr]
         rest = {index: value for index, value in constants.items() if index not in folded}
         return self.graph.edited(rest, {}, operands)
@@ -229,7 +229,7 @@ def _normalise(normal: Normalisation, value: Any, training: bool, *, follow: boo
 
 
 def _fold(
-    graph: Graph, op: Op, constants: dict[int, npt.NDArray[Any]], normal: Normalisation
+    op: Op, constants: dict[int, npt.NDArray[Any]], normal: Normalisation
 ) -> dict[tuple[int, int], npt.NDArray[np.float32]]:
     weights, bias = op.slots[1], op.inputs[-1]
     assert weights is not None

@@ -123,8 +123,8 @@ def top1(graph: Graph, data: Data) -> float:
 
 
 def _describe(plan: PrunePlan) -> dict[str, Any]:
-    widths = [(group.name, group.before, group.after, group.sensitivity) for group in plan.groups]
-    return {"widths": [f"{before} → {after}  {name}" for name, before, after, _ in widths], "notes": list(plan.notes)}
+    widths = [f"{group.before} → {group.after}  {group.name}" for group in plan.groups]
+    return {"widths": widths, "notes": list(plan.notes)}
 
 
 def _settings(job: Job) -> dict[str, Any]:
