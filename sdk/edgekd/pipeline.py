@@ -15,7 +15,8 @@ from edgekd.errors import GateError, UsageError
 from edgekd.inputs import Inputs, count, golden_files, take
 from edgekd.opening import Opening, open_source, open_teacher
 from edgekd.options import ConvertOptions
-from edgekd.report import SCHEMA_VERSION, describe_samples, describe_source, describe_stages, percent
+from edgekd.report.describe import SCHEMA_VERSION, describe_samples, describe_source, describe_stages
+from edgekd.report.words import percent
 from edgekd.shrink import shrink
 from edgekd.stages import Stages
 from edgekd.verify import LayerError, Score, layer_errors, open_graph, run_graph, score, side_by_side

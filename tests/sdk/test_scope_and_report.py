@@ -7,7 +7,8 @@ import pytest
 
 from edgekd import scope
 from edgekd.errors import DataError, GateError, StageError, UsageError
-from edgekd.report import convert_rows, kilobytes, percent
+from edgekd.report.tables import convert_rows
+from edgekd.report.words import kilobytes, percent
 from edgekd.stages import Stages
 from edgekd_converters.errors import QuantizeError, SourceNotFoundError
 from edgekd_runtime.errors import BundleError, InputError

@@ -130,7 +130,7 @@ def command(
 
 def _convert(options: ConvertOptions, stages: Stages, *, as_json: bool, quiet: bool) -> None:
     from edgekd.pipeline import convert
-    from edgekd.report import convert_rows, remarks
+    from edgekd.report.tables import convert_rows, remarks
 
     result = convert(options, stages)
     rows = [*convert_rows(result.report), ("written", str(result.bundle))]
@@ -140,7 +140,8 @@ def _convert(options: ConvertOptions, stages: Stages, *, as_json: bool, quiet: b
 
 def _plan(options: ConvertOptions, prune: PruneOptions, stages: Stages, *, as_json: bool, quiet: bool) -> None:
     from edgekd.pipeline import plan
-    from edgekd.report import SCHEMA_VERSION, describe_plan, plan_table
+    from edgekd.report.describe import SCHEMA_VERSION, describe_plan
+    from edgekd.report.tables import plan_table
 
     made = plan(options, prune, stages)
     report = {"edgekd": "prune plan", "schema_version": SCHEMA_VERSION, "amount": prune.amount, **describe_plan(made)}

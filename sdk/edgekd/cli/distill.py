@@ -117,7 +117,7 @@ def command(
     from edgekd.distill import DistillOptions, distill
     from edgekd.distill.student import StudentOptions
     from edgekd.distill.train import TrainOptions
-    from edgekd.report import percent
+    from edgekd.report.words import percent
     from edgekd.stages import Stages
 
     options = DistillOptions(
