@@ -32,8 +32,8 @@ lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test-arm: $(READY)  ## The device suite on arm64 cores under QEMU (needs qemu-user and mmdebstrap)
-	$(BIN)/python tests/arm.py
+test-arm: $(READY)  ## The device suite on ARM cores under QEMU (needs qemu-user and mmdebstrap); CORES=cortex-a53,… for some
+	$(BIN)/python tests/arm.py $(if $(CORES),--cores $(CORES))
 
 bench-%: $(READY)  ## One benchmark of tests/bench, e.g. bench-banking77
 	$(BIN)/python tests/bench/$*.py

@@ -1,4 +1,4 @@
-"""``make test-arm``: the device suite on arm64 cores under QEMU, against this machine's answers to the same texts."""
+"""``make test-arm``: the device suite on ARM cores under QEMU, against this machine's answers to the same texts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgekd_runtime.engine import Engine
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "customer_service"
 BUILD = ROOT / "build" / "arm"
-BOARDS = ("cortex-a53", "cortex-a76")
+CORES = ("cortex-a53", "cortex-a72", "cortex-a76", "cortex-a7")
 SENTENCES = 500
 
 
@@ -60,10 +60,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", type=Path, help="bundle to test; default: the demo's, made if need be")
     parser.add_argument("--texts", type=Path, default=EXAMPLE / "eval.csv", help="CSV whose column 'text' is asked")
+    parser.add_argument(
+        "--cores", default=",".join(CORES), help="which boards, separated by commas; default: %(default)s"
+    )
     options, pytest_arguments = parser.parse_known_args()
     BUILD.mkdir(parents=True, exist_ok=True)
     bundle = (options.bundle or demo_bundle()).resolve()
-    boards = [part for board in BOARDS for part in ("--board", board)]
+    boards = [part for board in options.cores.split(",") for part in ("--board", board)]
     run(
         *(sys.executable, "-m", "edgekd_targets.suite", "--runtime-wheel", build_wheel()),
         *("--tests", ROOT / "tests" / "device", *boards),

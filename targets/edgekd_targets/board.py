@@ -42,6 +42,7 @@ class Board:
     """A board as the rest of the code sees it: properties to ask, never a name to compare.
 
     ``channel_multiple`` is the channel count that the board's kernels like best when a model is pruned.
+    ``debian_python`` names Python packages that come from Debian, because PyPI has no wheels of them for the board.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Board:
     qemu_cpu: str
     cores: int
     channel_multiple: int
+    debian_python: tuple[str, ...]
     cpuinfo: CpuInfo
 
 
@@ -81,10 +83,10 @@ def parse_board(text: str, where: str) -> Board:
     _check_keys(Board, data, where)
     cpu = data.pop("cpuinfo")
     _check_keys(CpuInfo, cpu, f"{where} [cpuinfo]")
-    features = tuple(cpu.pop("features"))
+    features, debian_python = tuple(cpu.pop("features")), tuple(data.pop("debian_python"))
     if data["cores"] < 1 or data["channel_multiple"] < 1:
         raise BoardError(f"{where}: cores and channel_multiple must be at least 1")
-    return Board(**data, cpuinfo=CpuInfo(**cpu, features=features))
+    return Board(**data, debian_python=debian_python, cpuinfo=CpuInfo(**cpu, features=features))
 
 
 def _board_files() -> list[Traversable]:

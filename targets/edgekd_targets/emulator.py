@@ -4,7 +4,7 @@
 <cache>/packages-…   third-party packages
 <cache>/project-…    the project's own wheels
 <cache>/core-…       root/: what QEMU lays over the host's file system, with this core's /proc/cpuinfo
-                     venv/: bin/python3, and a .pth file that names the two package folders
+                     venv/: bin/python3, and a .pth file that names the folders of packages
 """
 
 import os
@@ -18,11 +18,11 @@ from typing import IO
 from edgekd_targets.board import Board
 from edgekd_targets.cache import cached, prune
 from edgekd_targets.errors import EmulatorError
-from edgekd_targets.sysroot import PYTHON, PYTHON_VERSION, build_sysroot, find_tool, last_lines
+from edgekd_targets.sysroot import PYTHON, PYTHON_VERSION, build_sysroot, dist_packages, find_tool, last_lines
 from edgekd_targets.wheels import install_packages, install_project, third_party
 
-RECIPE_VERSION = "1"  # raise it when this file lays out the root or the venv differently
-DEFAULT_CACHE_DIR = Path("~/.cache/edgekd/arm64")
+RECIPE_VERSION = "2"  # raise it when this file lays out the root or the venv differently
+DEFAULT_CACHE_DIR = Path("~/.cache/edgekd/arm")
 _LINKED = ("usr", "lib", "etc")
 # These would mix the host's packages and libraries into the guest.
 _HOST_ONLY = ("PYTHONHOME", "PYTHONPATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "VIRTUAL_ENV")
@@ -116,7 +116,9 @@ def build(
     folders = [install_packages(board, sysroot, cache_dir, wanted)]
     if wheels:
         folders.insert(0, install_project(board, sysroot, cache_dir, wheels))
-    recipe = (RECIPE_VERSION, qemu, repr(board), sysroot.name, *(folder.name for folder in folders))
+    if board.debian_python:
+        folders.append(dist_packages(sysroot))
+    recipe = (RECIPE_VERSION, qemu, repr(board), sysroot.name, *(str(folder) for folder in folders))
     core = cached(cache_dir, "core", recipe, lambda draft, final: _fill(board, qemu, sysroot, folders, draft, final))
     prune(cache_dir)
     emulated = Emulated(board=board, sysroot=sysroot, root=core / "root", venv=core / "venv")

@@ -14,7 +14,7 @@ SUITE = "bookworm"
 PYTHON_VERSION = "3.11.2"  # what SUITE carries
 PYTHON = "python3.11"
 PACKAGES = ("python3", "libstdc++6", "libgcc-s1", "ca-certificates")
-RECIPE_VERSION = "1"  # raise it when this file lays out the sysroot differently
+RECIPE_VERSION = "2"  # raise it when this file lays out the sysroot differently
 APT_PACKAGES = "qemu-user mmdebstrap"
 # Not part of the board: the guest sees the host's /dev and /tmp, and the rest is about this machine.
 _REMOVED = ("dev", "tmp", "var", "etc/apt", "etc/fstab", "etc/hostname", "etc/resolv.conf")
@@ -30,8 +30,17 @@ def find_tool(name: str) -> str:
 
 def build_sysroot(board: Board, cache_dir: Path) -> Path:
     """Return the sysroot for the board's architecture, building it the first time (about 10 s, 90 MB)."""
-    recipe = (RECIPE_VERSION, SUITE, board.debian_arch, *PACKAGES)
+    recipe = (RECIPE_VERSION, SUITE, board.debian_arch, *_packages(board))
     return cached(cache_dir, "sysroot", recipe, lambda draft, final: _fill(board, draft, final))
+
+
+def dist_packages(sysroot: Path) -> Path:
+    """Return the folder with the Python packages that came from Debian."""
+    return sysroot / "usr" / "lib" / "python3" / "dist-packages"
+
+
+def _packages(board: Board) -> tuple[str, ...]:
+    return (*PACKAGES, *(f"python3-{name}" for name in board.debian_python))
 
 
 def _fill(board: Board, draft: Path, final: Path) -> None:
@@ -42,7 +51,7 @@ def _fill(board: Board, draft: Path, final: Path) -> None:
         "--mode=chrootless",
         "--variant=extract",
         f"--architectures={board.debian_arch}",
-        f"--include={','.join(PACKAGES)}",
+        f"--include={','.join(_packages(board))}",
         SUITE,
         str(draft),
         *(["-"] if mirrors else []),  # by stdin: a mirror's address may hold a password
@@ -56,20 +65,30 @@ def _fill(board: Board, draft: Path, final: Path) -> None:
         )
     for name in _REMOVED:
         _remove(draft / name)
+    _link_alternatives(draft / "usr" / "lib" / board.triplet)
     for stdlib in (f"usr/lib/{PYTHON}", "usr/lib/python3"):
         precompile(board, draft, draft / stdlib, final / stdlib)
 
 
+def _link_alternatives(libraries: Path) -> None:
+    """Do what update-alternatives would have done for numpy: libblas.so.3 → blas/libblas.so.3, and lapack's."""
+    for library in libraries.glob("*/lib*.so.3"):
+        link = libraries / library.name
+        if library.name == f"lib{library.parent.name}.so.3" and not link.exists():
+            link.symlink_to(library.relative_to(libraries))
+
+
 def _mirrors() -> list[str]:
-    """Return this machine's own sources for SUITE; none means that mmdebstrap uses its default."""
+    """Return this machine's own sources for SUITE; none means that mmdebstrap uses its default.
+
+    Without its updates: nothing here faces a network, and mirrors of theirs are out of step at times.
+    """
     command = ["apt-get", "indextargets", "--no-release-info", "Created-By: Packages"]
     command += ["--format", "deb $(REPO_URI) $(RELEASE) $(COMPONENT)"]
     if shutil.which(command[0]) is None:
         return []
     lines = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
-    suites = (SUITE, f"{SUITE}-updates", f"{SUITE}-security")
-    ours = sorted({line for line in lines if line.split()[2:3] and line.split()[2] in suites})
-    return ours if any(line.split()[2] == SUITE for line in ours) else []
+    return sorted({line for line in lines if line.split()[2:3] == [SUITE]})
 
 
 def precompile(board: Board, sysroot: Path, source: Path, final: Path) -> None:

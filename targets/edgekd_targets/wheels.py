@@ -2,8 +2,10 @@
 
 import hashlib
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Iterable, Sequence
 from email import message_from_bytes
@@ -15,10 +17,10 @@ from packaging.utils import canonicalize_name
 
 from edgekd_targets.board import Board
 from edgekd_targets.cache import cached
-from edgekd_targets.errors import PackagesError
-from edgekd_targets.sysroot import PYTHON_VERSION, last_lines, precompile
+from edgekd_targets.errors import EmulatorError, PackagesError
+from edgekd_targets.sysroot import PYTHON_VERSION, dist_packages, last_lines, precompile
 
-RECIPE_VERSION = "1"  # raise it when this file installs differently
+RECIPE_VERSION = "2"  # raise it when this file installs differently
 _GLIBC_MINORS = range(17, 37)  # manylinux_2_17 up to the sysroot's glibc 2.36
 _SHORT_VERSION = ".".join(PYTHON_VERSION.split(".")[:2])
 _ABI = f"cp{_SHORT_VERSION.replace('.', '')}"
@@ -89,15 +91,25 @@ def wheel_requirements(wheel: Path) -> list[str]:
 
 
 def install_packages(board: Board, sysroot: Path, cache_dir: Path, requirements: Sequence[str]) -> Path:
-    """Return a folder with third-party packages for the board, and with all that they need."""
+    """Return a folder with third-party packages for the board, and with all that they need.
+
+    What the board takes from Debian is in the sysroot already; pip only sees to it that the version fits.
+    """
+    from_debian = debian_versions(board, sysroot)
 
     def fill(draft: Path, final: Path) -> None:
-        _pip_install(board, draft, requirements)
-        if gaps := missing_packages(board, draft, requirements):
+        with tempfile.TemporaryDirectory(prefix="edgekd-") as folder:
+            for name, version in from_debian.items():
+                empty_wheel(Path(folder), name, version)
+            _pip_install(board, draft, ["--find-links", folder, *requirements])
+        for name, version in from_debian.items():
+            shutil.rmtree(draft / f"{name}-{version}.dist-info", ignore_errors=True)
+        if gaps := missing_packages(board, [draft, dist_packages(sysroot)], requirements):
             raise PackagesError(f"pip left out packages for {board.arch}: {'; '.join(gaps)}; update pip")
         precompile(board, sysroot, draft, final)
 
-    recipe = (RECIPE_VERSION, board.arch, PYTHON_VERSION, *requirements)
+    debian = [f"{name}=={version}" for name, version in from_debian.items()]
+    recipe = (RECIPE_VERSION, board.arch, PYTHON_VERSION, *debian, *requirements)
     return cached(cache_dir, "packages", recipe, fill)
 
 
@@ -112,9 +124,27 @@ def install_project(board: Board, sysroot: Path, cache_dir: Path, wheels: Sequen
     return cached(cache_dir, "project", (RECIPE_VERSION, board.arch, PYTHON_VERSION, *contents), fill)
 
 
-def missing_packages(board: Board, folder: Path, requirements: Iterable[str]) -> list[str]:
-    """Return what the board would miss in `folder`: requirements of its packages that are not met there."""
-    found = {canonicalize_name(dist.name): dist for dist in metadata.distributions(path=[str(folder)])}
+def debian_versions(board: Board, sysroot: Path) -> dict[str, str]:
+    """Return the versions of the Python packages that the board takes from Debian."""
+    found = {dist.name: dist.version for dist in metadata.distributions(path=[str(dist_packages(sysroot))])}
+    if missing := [name for name in board.debian_python if name not in found]:
+        raise EmulatorError(f"Debian's python3-{missing[0]} is not in {sysroot}; remove that folder to build it anew")
+    return {name: found[name] for name in board.debian_python}
+
+
+def empty_wheel(folder: Path, name: str, version: str) -> Path:
+    """Write a wheel that holds nothing but a name and a version, for a package that is there already."""
+    info, path = f"{name}-{version}.dist-info", folder / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+    return path
+
+
+def missing_packages(board: Board, folders: Sequence[Path], requirements: Iterable[str]) -> list[str]:
+    """Return what the board would miss in `folders`: requirements of the packages there that are not met there."""
+    found = {canonicalize_name(dist.name): dist for dist in metadata.distributions(path=[*map(str, folders)])}
     needs = {"the request": for_board(requirements, board)}
     needs |= {dist.name: for_board(dist.requires or [], board) for dist in found.values()}
     gaps = []

@@ -12,19 +12,26 @@ def board_text(name: str = "cortex-a53") -> str:
     return resources.files("edgekd_targets").joinpath(f"boards/{name}.toml").read_text()
 
 
-def test_the_three_raspberry_pi_cores_are_there() -> None:
-    assert {"cortex-a53", "cortex-a72", "cortex-a76"} <= set(board_names())
+ARCHITECTURES = {
+    "aarch64": ("arm64", "aarch64-linux-gnu", "qemu-aarch64", "asimd", []),
+    "armv7l": ("armhf", "arm-linux-gnueabihf", "qemu-arm", "neon", ["numpy"]),
+}
+
+
+def test_the_raspberry_pi_cores_are_there() -> None:
+    assert {"cortex-a7", "cortex-a53", "cortex-a72", "cortex-a76"} <= set(board_names())
 
 
 @pytest.mark.parametrize("name", board_names())
 def test_every_board_loads(name: str) -> None:
     board = load_board(name)
     assert board.name == name
-    assert board.arch == "aarch64"
-    assert board.debian_arch == "arm64"
+    debian_arch, triplet, qemu, simd, debian_python = ARCHITECTURES[board.arch]
+    assert (board.debian_arch, board.triplet, board.qemu) == (debian_arch, triplet, qemu)
+    assert list(board.debian_python) == debian_python
     assert board.channel_multiple == 8
     assert board.qemu_cpu != "max"  # gives silently wrong results in QEMU 7.2
-    assert "asimd" in board.cpuinfo.features
+    assert simd in board.cpuinfo.features
 
 
 def test_only_the_a76_has_dot_products() -> None:
@@ -55,6 +62,7 @@ def test_a_name_is_not_a_path(name: str) -> None:
         ("cores = 4", "cores = '4'", "cores = '4' is not a valid value"),
         ("cores = 4", "cores = true", "cores = True is not a valid value"),
         ("cores = 4", "cores = 0", "at least 1"),
+        ("debian_python = []", "debian_python = [1]", r"debian_python = \[1\] is not a valid value"),
         ("part = 0xd03", "part = -1", "part = -1 is not a valid value"),
         ('arch = "aarch64"', 'arch = ""', "arch = '' is not a valid value"),
         ("[cpuinfo]", "[cpuinfo", "not valid TOML"),

@@ -150,9 +150,32 @@ def test_missing_packages_are_found(board: Board, tmp_path: Path) -> None:
     wheel = make_wheel(tmp_path, "app", ["gone", "intel; platform_machine=='x86_64'"])
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
-    gaps = wheels.missing_packages(board, tmp_path / "site", ["app>=2"])
+    gaps = wheels.missing_packages(board, [tmp_path / "site"], ["app>=2"])
     assert gaps == ["the request needs app>=2", "app needs gone"]
-    assert wheels.missing_packages(board, tmp_path / "empty", []) == []
+    assert wheels.missing_packages(board, [tmp_path / "empty"], []) == []
+
+
+def test_a_package_from_debian_is_not_asked_of_an_index(
+    board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, from_debian = tmp_path / "index", wheels.dist_packages(tmp_path / "sysroot")
+    index.mkdir()
+    make_wheel(index, "app", ["numpy>=1.20"])
+    make_wheel(index, "choosy", ["numpy>=2"])
+    (from_debian / "numpy-1.24.2.egg-info").mkdir(parents=True)
+    (from_debian / "numpy-1.24.2.egg-info" / "PKG-INFO").write_text(
+        "Metadata-Version: 2.1\nName: numpy\nVersion: 1.24.2\n"
+    )
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    monkeypatch.setattr(wheels, "precompile", lambda *_: None)
+    with_numpy = replace(board, debian_python=("numpy",))
+    folder = wheels.install_packages(with_numpy, tmp_path / "sysroot", tmp_path / "cache", ["app"])
+    assert sorted(entry.name for entry in folder.iterdir()) == ["app-1.0.dist-info", "app.py"]
+    with pytest.raises(PackagesError, match="numpy"):
+        wheels.install_packages(with_numpy, tmp_path / "sysroot", tmp_path / "cache", ["choosy"])
+    with pytest.raises(EmulatorError, match="python3-scipy is not in"):
+        wheels.debian_versions(replace(board, debian_python=("scipy",)), tmp_path / "sysroot")
 
 
 # --- the sysroot and the launcher ---
@@ -188,9 +211,18 @@ def test_mirrors_are_those_of_this_machine(tmp_path: Path, monkeypatch: pytest.M
     assert sysroot._mirrors() == []
     main, security = "deb http://m/debian bookworm main", "deb http://m/sec bookworm-security main"
     fake_program(tmp_path, "apt-get", f"echo '{main}\n{security}\n{main}\ndeb http://m/x other main\n'")
-    assert sysroot._mirrors() == [main, security]
+    assert sysroot._mirrors() == [main]
     fake_program(tmp_path, "apt-get", f"echo '{security}'")
     assert sysroot._mirrors() == []
+
+
+def test_blas_is_linked_as_debian_would(tmp_path: Path) -> None:
+    (tmp_path / "blas").mkdir()
+    for name in ("libblas.so.3", "libother.so.3"):
+        (tmp_path / "blas" / name).write_text("")
+    sysroot._link_alternatives(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir() if entry.is_symlink()] == ["libblas.so.3"]
+    assert (tmp_path / "libblas.so.3").readlink() == Path("blas/libblas.so.3")
 
 
 def test_launcher_names_itself_and_pairs_cpu_with_root(board: Board, tmp_path: Path) -> None:
