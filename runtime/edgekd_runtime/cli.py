@@ -109,8 +109,13 @@ def serve(
         where.append(f"unix:{uds}")
     ready = f"serving {_one_line(engine)} on {' and '.join(where)}"
     usual = _MAX_FILE_BODY if engine.takes in ("image", "audio") else server.DEFAULT_MAX_BODY_BYTES
-    limits = {"max_body_bytes": max_body or usual, "busy_poll_us": busy_poll}
-    serving.serve({engine.bundle.name: engine}, sockets, lambda: click.echo(ready), **limits)
+    serving.serve(
+        {engine.bundle.name: engine},
+        sockets,
+        lambda: click.echo(ready),
+        max_body_bytes=max_body or usual,
+        busy_poll_us=busy_poll,
+    )
 
 
 def _one_line(engine: Engine) -> str:

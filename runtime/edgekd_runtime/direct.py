@@ -9,31 +9,35 @@ uvicorn takes its pure-Python protocol and every request goes through ASGI: slow
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from edgekd_runtime.poll import BusyPoll
-from edgekd_runtime.server import Post, fault_reply, too_large
+from edgekd_runtime.reply import Guard, Post, Reply, headers_of, too_large
+from edgekd_runtime.routes import Site
+from edgekd_runtime.server import refusal
 
-_HEAD = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n"
+_HEAD = b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b\r\n"
 _BLANK_LINE = b"\r\n\r\n"
 _MAX_HEADS, _MAX_HEAD_BYTES = 256, 2048
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
-def direct_protocol(posts: Mapping[str, Post], max_body_bytes: int, poll: BusyPoll) -> type[HttpToolsProtocol]:
-    """uvicorn's protocol class, answering ``posts`` (path → answer) directly."""
-    by_url = {path.encode(): answer for path, answer in posts.items()}
-    heads: dict[bytes, tuple[Post, str, int]] = {}  # → answer, content type, length of the body
+def direct_protocol(
+    site: Site, guards: Sequence[Guard], max_body_bytes: int, poll: BusyPoll
+) -> type[HttpToolsProtocol]:
+    """uvicorn's protocol class, answering the POSTs of ``site`` directly."""
+    heads: dict[bytes, tuple[str, dict[str, str], int]] = {}  # → path, headers, length of the body
 
     class DirectProtocol(HttpToolsProtocol):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self._answer: Post | None = None
-            self._content_type = ""
+            self._path = ""
+            self._headers: dict[str, str] = {}
             self._length = -1
             self._body: bytes | bytearray = b""
             self._between = True  # two messages, so that the next byte begins a head
@@ -43,14 +47,23 @@ def direct_protocol(posts: Mapping[str, Post], max_body_bytes: int, poll: BusyPo
             head, _, body = data.partition(_BLANK_LINE)
             known = heads.get(head) if self._between else None
             if known is not None and known[2] == len(body) and self._idle():
-                self._write(*known[0](body, known[1]), keep_alive=True)
+                self._write(self._reply(known[0], known[1], body), keep_alive=True)
                 return
             began = self._between
             self._length = -1
             super().data_received(data)
             one_request = began and self._between and self._length == len(body)
             if one_request and self._answer and len(heads) < _MAX_HEADS and len(head) <= _MAX_HEAD_BYTES:
-                heads[head] = (self._answer, self._content_type, self._length)
+                heads[head] = (self._path, self._headers, self._length)
+
+        def _reply(self, path: str, headers: dict[str, str], body: bytes) -> Reply:
+            if guards and (refused := self._refusal(path, headers)):
+                return refused
+            answer = site.find("POST", path)
+            return answer if isinstance(answer, Reply) else answer(body, headers)
+
+        def _refusal(self, path: str, headers: dict[str, str]) -> Reply | None:
+            return refusal(guards, headers, path, self.client[0] if self.client else None)
 
         def on_message_begin(self) -> None:
             self._between = False
@@ -60,16 +73,21 @@ def direct_protocol(posts: Mapping[str, Post], max_body_bytes: int, poll: BusyPo
             self.expect_100_continue = False
 
         def on_headers_complete(self) -> None:
-            self._answer = by_url.get(self.url) if self._may_answer() else None
-            if self._answer is None:
+            self._path = self.url.decode("latin-1")
+            found = site.find("POST", self._path) if self._may_answer() else None
+            if found is None or isinstance(found, Reply):
+                self._answer = None
                 self._hand_over()
                 return
-            headers = dict(self.headers)
-            self._content_type = headers.get(b"content-type", b"").decode("latin-1")
+            self._headers = headers_of(self.headers)
             self._body = b""
-            declared = int(headers.get(b"content-length", b"0"))  # httptools has refused what is not a number
+            self._answer = found
+            if refused := self._refusal(self._path, self._headers):
+                self._write(refused, keep_alive=False)
+                return
+            declared = int(self._headers.get("content-length", "0"))  # httptools has refused what is not a number
             if declared > max_body_bytes:
-                self._write(*fault_reply(too_large(max_body_bytes)), keep_alive=False)
+                self._write(too_large(max_body_bytes), keep_alive=False)
 
         def on_body(self, body: bytes) -> None:
             if self._answer is None:
@@ -77,7 +95,7 @@ def direct_protocol(posts: Mapping[str, Post], max_body_bytes: int, poll: BusyPo
             elif len(self._body) + len(body) <= max_body_bytes:
                 self._gather(body)
             elif not self.transport.is_closing():
-                self._write(*fault_reply(too_large(max_body_bytes)), keep_alive=False)
+                self._write(too_large(max_body_bytes), keep_alive=False)
 
         def _gather(self, body: bytes) -> None:
             """Most bodies come in one piece; a file's many must not be copied again with every piece."""
@@ -93,10 +111,10 @@ def direct_protocol(posts: Mapping[str, Post], max_body_bytes: int, poll: BusyPo
             if self._answer is None:
                 super().on_message_complete()
             elif not self.transport.is_closing():
-                status, content = self._answer(bytes(self._body), self._content_type)
+                reply = self._answer(bytes(self._body), self._headers)
                 keep_alive = self.parser.should_keep_alive()
                 self._length = len(self._body) if keep_alive else -1
-                self._write(status, content, keep_alive=keep_alive)
+                self._write(reply, keep_alive=keep_alive)
 
         def _hand_over(self) -> None:
             """Give uvicorn the request as if it had seen it from the start."""
@@ -116,12 +134,18 @@ def direct_protocol(posts: Mapping[str, Post], max_body_bytes: int, poll: BusyPo
             answered = self.cycle is None or self.cycle.response_complete
             return answered and not self.flow.write_paused and not self.transport.is_closing()
 
-        def _write(self, status: int, content: bytes, *, keep_alive: bool) -> None:
-            ending = b"" if keep_alive else b"connection: close\r\n"
-            self.transport.write(_HEAD % (status, _PHRASES[status], len(content), ending) + content)
+        def _write(self, reply: Reply, *, keep_alive: bool) -> None:
+            self.transport.write(_head(reply, keep_alive) + reply.body)
             if not keep_alive:
                 self.transport.close()
             self.on_response_complete()  # uvicorn's: counts the request and arms the keep-alive timer
             poll.answered(self.loop)
 
     return DirectProtocol
+
+
+def _head(reply: Reply, keep_alive: bool) -> bytes:
+    more = b"" if keep_alive else b"connection: close\r\n"
+    if reply.headers:
+        more += b"".join([f"{name}: {value}\r\n".encode("latin-1") for name, value in reply.headers])
+    return _HEAD % (reply.status, _PHRASES[reply.status], reply.content_type.encode(), len(reply.body), more)

@@ -1,6 +1,6 @@
 """The error tree of the device runtime. A message is one line: what, where, and how to mend it.
 
-``exit_code`` is what the command line ends with; HTTP statuses are in one table in :mod:`edgekd_runtime.server`.
+``exit_code`` is what the command line ends with; HTTP statuses are in one table in :mod:`edgekd_runtime.reply`.
 """
 
 

@@ -8,16 +8,18 @@ import ipaddress
 import signal
 import socket
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
-from edgekd_runtime import server
+from edgekd_runtime import api, server
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.errors import ServeError
 from edgekd_runtime.poll import DEFAULT_WINDOW_US, BusyPoll
+from edgekd_runtime.reply import Guard
+from edgekd_runtime.routes import Site
 
 _BACKLOG = 128
 _KEEP_ALIVE_S = 75
@@ -78,13 +80,16 @@ def serve(
     sockets: list[socket.socket],
     on_ready: Callable[[], None],
     *,
+    guards: Sequence[Guard] = (),
     max_body_bytes: int = server.DEFAULT_MAX_BODY_BYTES,
     busy_poll_us: int = DEFAULT_WINDOW_US,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then let running requests finish and remove the unix sockets."""
+    site = Site(engines, api.ROUTES)
     config = uvicorn.Config(
-        server.create_app(engines, max_body_bytes=max_body_bytes),
-        http=_protocol(engines, max_body_bytes, BusyPoll(busy_poll_us)),
+        server.Application(site, guards=guards, max_body_bytes=max_body_bytes),
+        http=_protocol(site, guards, max_body_bytes, BusyPoll(busy_poll_us)),
+        ws="none",
         log_level="warning",
         access_log=False,
         proxy_headers=False,
@@ -107,12 +112,12 @@ def serve(
             path.unlink(missing_ok=True)
 
 
-def _protocol(engines: Mapping[str, Engine], max_body_bytes: int, poll: BusyPoll) -> Any:
+def _protocol(site: Site, guards: Sequence[Guard], max_body_bytes: int, poll: BusyPoll) -> Any:
     try:
         from edgekd_runtime.direct import direct_protocol
     except ImportError:  # no httptools
         return "h11"
-    return direct_protocol(server.posts(engines), max_body_bytes, poll)
+    return direct_protocol(site, guards, max_body_bytes, poll)
 
 
 class _Server(uvicorn.Server):

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from edgekd_runtime.backend import TensorSpec
 from edgekd_runtime.engine import MAX_BATCH, Arrays, Engine
 from edgekd_runtime.errors import InputError, MediaTypeError
+from edgekd_runtime.reply import encode
 
 TEXT, LABEL, SCORE = "text", "label", "score"
 
@@ -50,9 +51,6 @@ class InferRequest:
     tensors: Arrays
     raw: tuple[str | bytes, ...] | None
     outputs: tuple[str, ...] | None
-
-
-encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
