@@ -20,11 +20,13 @@ import pytest
 from click.testing import CliRunner, Result
 from tests.runtime import files
 
-from edgekd_runtime import cli, server, wire
+from edgekd_runtime import api, cli, wire
 from edgekd_runtime.bundle import Bundle, Golden, load_bundle
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.errors import BundleError, GoldenError, InputError, MissingExtraError
 from edgekd_runtime.preprocess import Audio, Image
+from edgekd_runtime.routes import Site
+from edgekd_runtime.server import Application
 
 LABELS = ("red", "green", "blue")
 # (1, 4) numbers go into the model of ``int8_dense``; as a picture they are 2 × 2 gray pixels, as a sound 4 samples.
@@ -174,7 +176,7 @@ def test_without_pillow_tensors_are_served(pictures: Bundle, picture: bytes, mon
 @pytest.fixture(scope="module")
 def ask(pictures: Bundle, sounds: Bundle, tensors: Bundle, bundle: Bundle) -> Callable[..., httpx.Response]:
     engines = {one.name: Engine(one) for one in (pictures, sounds, tensors, bundle)}
-    app = server.create_app(engines)
+    app = Application(Site(engines, api.ROUTES))
 
     def post(path: str, **options: Any) -> httpx.Response:
         async def go() -> httpx.Response:

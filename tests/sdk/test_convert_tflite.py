@@ -15,9 +15,11 @@ from click.testing import Result
 from edgekd_converters.graph import read_graph
 from edgekd_converters.integer import require_integer
 from edgekd_converters.load.keras_source import convert_keras
+from edgekd_runtime import api
 from edgekd_runtime.bundle import load_bundle
 from edgekd_runtime.engine import Engine
-from edgekd_runtime.server import create_app
+from edgekd_runtime.routes import Site
+from edgekd_runtime.server import Application
 
 Cli = Callable[..., Result]
 Fails = Callable[..., str]
@@ -101,7 +103,7 @@ def test_the_bundle_is_served(pictures: Any, engine: Engine) -> None:
     tensor = {"name": "image", "datatype": "FP32", "shape": [2, 12, 12, 3], "data": image.ravel().tolist()}
 
     async def ask() -> httpx.Response:
-        transport = httpx.ASGITransport(create_app({"stripes": engine}))
+        transport = httpx.ASGITransport(Application(Site({"stripes": engine}, api.ROUTES)))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             return await client.post("/v2/models/stripes/infer", json={"inputs": [tensor]})
 
