@@ -18,6 +18,16 @@ class GoldenError(BundleError):
     """The model runs, but its answers differ from those recorded when it was packed."""
 
 
+class SignatureError(BundleError):
+    """The bundle is not signed, or not by a key that is trusted, or was changed after it was signed."""
+
+
+class KeyFileError(RuntimeFault):
+    """A key, token or certificate file cannot be used: missing, readable by others, or of another kind."""
+
+    exit_code = 2
+
+
 class PreprocessError(BundleError):
     """A preprocessing description is malformed."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import struct
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -439,3 +441,71 @@ def test_any_value_anywhere_in_the_manifest(data: st.DataObject, tmp_path: Path)
         load_bundle(path)
     except BundleError as error:
         assert "\n" not in str(error)
+
+
+# --- attacks on whoever opens the zip ---
+
+
+def test_a_member_that_is_a_link(saved: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x.edgekd"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members_of(saved).items():
+            info = zipfile.ZipInfo(name, EPOCH)
+            info.external_attr = (0o120777 if name == "labels.txt" else 0o100644) << 16
+            archive.writestr(info, b"/etc/passwd" if name == "labels.txt" else data)
+    assert_refused(path, "labels.txt is a link or no file")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.edgekd")
+    assert_refused(tmp_path / "x.edgekd", "no regular file")
+
+
+def test_a_directory_of_many_entries_is_refused_unread(saved: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x.edgekd"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(1000):
+            archive.writestr(f"{number}", b"")
+    assert_refused(path, "directory claims to be huge")
+
+
+def test_a_zip64_that_hides_a_huge_directory(saved: Path, tmp_path: Path) -> None:
+    """Its records stand before the usual end and overrule it."""
+    content, end = saved.read_bytes()[:-22], saved.read_bytes()[-22:]
+    record = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 9, 9, 1 << 40, 0)
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, len(content), 1)
+    path = tmp_path / "x.edgekd"
+    path.write_bytes(content + record + locator + end)
+    assert_refused(path, "does not end as one does")
+
+
+def test_a_file_larger_than_any_bundle_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.edgekd"
+    with path.open("wb") as file:
+        file.truncate((1 << 30) + 1)  # sparse
+    assert_refused(path, "larger than 1073741824 bytes")
+
+
+def test_encrypted_and_overlapping_members(saved: Path, tmp_path: Path) -> None:
+    content = bytearray(saved.read_bytes())
+    entry = content.index(b"PK\x01\x02")
+    content[entry + 8] |= 1
+    path = tmp_path / "x.edgekd"
+    path.write_bytes(content)
+    assert_refused(path, "encrypted")
+    members = members_of(saved)
+    overlapping = bytearray(saved.read_bytes())
+    second = overlapping.index(b"PK\x01\x02", entry + 4)
+    overlapping[second + 42 : second + 46] = (0).to_bytes(4, "little")  # where the first member begins
+    path.write_bytes(overlapping)
+    assert_refused(path)
+    assert len(members) > 2
+
+
+def test_hundred_bundles_leave_no_file_open(saved: Path, tmp_path: Path) -> None:
+    bad = write_zip(tmp_path / "x.edgekd", {"a": b""})
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(100):
+        load_bundle(saved)
+        assert_refused(bad)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -13,6 +13,8 @@ _VERBS = {
     "distill": "Train a small student under a teacher.",
     "convert": "Turn a student into a full-integer .edgekd bundle.",
     "export": "Write a student as ONNX, SavedModel or .tflite.",
+    "keygen": "Make a key that signs bundles.",
+    "sign": "Sign a bundle.",
 }
 
 

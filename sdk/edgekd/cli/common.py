@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from edgekd.errors import EdgekdError
+from edgekd_runtime.errors import RuntimeFault
 
 
 class FiniteRange(click.FloatRange):
@@ -50,7 +51,7 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
-        except EdgekdError as error:
+        except (EdgekdError, RuntimeFault) as error:
             click.echo(f"edgekd: {error}", err=True)
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
