@@ -26,6 +26,7 @@ class ConvertOptions:
     see :func:`edgekd.rows.read_rows`. ``load``: what the model itself leaves open. ``preprocess``: what files of
     pictures or sounds go through, see :func:`edgekd.preprocessing.preprocess_for`. ``tolerance``: share of an output's
     range by which the float graph may differ from the source. ``strict``: what the linter finds is an error.
+    ``command``: the words that were typed, for the report.
     """
 
     student: Path
@@ -50,6 +51,7 @@ class ConvertOptions:
     preprocess: Mapping[str, object] | None = None
     tolerance: float = TOLERANCE
     strict: bool = False
+    command: tuple[str, ...] = ()
 
     def model_name(self) -> str:
         """The bundle's name. Raises ``UsageError`` if it cannot be one."""

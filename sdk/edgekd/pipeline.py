@@ -15,7 +15,7 @@ from edgekd.errors import GateError, UsageError
 from edgekd.inputs import Inputs, count, golden_files, take
 from edgekd.opening import Opening, open_source, open_teacher
 from edgekd.options import ConvertOptions
-from edgekd.report.describe import SCHEMA_VERSION, describe_samples, describe_source, describe_stages
+from edgekd.report.describe import SCHEMA_VERSION, describe_origin, describe_samples, describe_source, describe_stages
 from edgekd.report.words import percent
 from edgekd.shrink import shrink
 from edgekd.stages import Stages
@@ -62,15 +62,13 @@ def convert(options: ConvertOptions, stages: Stages | None = None) -> ConvertRes
     with stages.stage("quantise"):
         int8_graph = quantize_int8(float_graph, ranges)
     with stages.stage("verify"):
-        sides = side_by_side(float_graph, int8_graph, data.judged)
-        outputs = [run_graph(step.graph, data.judged) for step in made[:-1]]
-        outputs += [sides.float_logits, sides.int8_logits]
-        scores = [score(one, outputs[0], data.targets) for one in outputs]
-        quantised = score(sides.int8_logits, sides.float_logits, data.targets)
+        runs = side_by_side([*(step.graph for step in made[:-1]), float_graph, int8_graph], data.judged)
+        scores = [score(run.outputs, runs[0].outputs, data.targets) for run in runs]
+        quantised = score(runs[-1].outputs, runs[-2].outputs, data.targets)
         layers = layer_errors(float_graph, int8_graph, take(data.samples, slice(_LAYER_SAMPLES)))
         foreign = None if data.out_of_scope is None else run_graph(int8_graph, data.out_of_scope)
-        kind = scope.kind_of(sides.float_logits)
-        bounds = None if data.targets is None else scope.measure(sides.int8_logits, foreign, kind)
+        kind = scope.kind_of(runs[-2].outputs)
+        bounds = None if data.targets is None else scope.measure(runs[-1].outputs, foreign, kind)
     with stages.stage("gate"):
         gate = _gate(options.max_drop, scores, layers)
     with stages.stage("package"):
@@ -86,16 +84,18 @@ def convert(options: ConvertOptions, stages: Stages | None = None) -> ConvertRes
             "integer_op_fraction": integer_fraction(int8_graph),
             "ops": [op.name for op in int8_graph.ops],
             "accuracy": None if data.targets is None else {"float": scores[-2].accuracy, "int8": scores[-1].accuracy},
-            "invoke_us": {"float": sides.float_invoke_us, "int8": sides.int8_invoke_us},
+            "invoke_us": {"float": runs[-2].invoke_us, "int8": runs[-1].invoke_us},
             "agreement": quantised.agreement,
             "relative_rmse": quantised.relative_rmse,
             "judged_on": {"file": "samples" if data.evaluation is None else "eval", "rows": count(data.judged)},
             "calibration_samples": count(data.samples),
-            "stages": describe_stages(made, int8_graph, scores),
+            "stages": describe_stages(made, int8_graph, scores, [run.invoke_us for run in runs]),
             "worst_layer": _layer(layers[0]),
             "layers": [_layer(layer) for layer in layers],
             "out_of_scope": bounds.to_dict() if bounds else None,
             "gate": gate,
+            "command": list(options.command),
+            "distilled": describe_origin(student, data.files),
             "seed": options.seed,
             "files": data.files,
             "seconds": dict(stages.seconds),

@@ -6,12 +6,14 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edgekd.errors import DataError, UsageError
 from edgekd_runtime.errors import PreprocessError
 from edgekd_runtime.preprocess import Preprocess, load
 
 _MODEL = "student.keras"
+_RECORD = "distill.json"
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,15 @@ def open_student(path: Path, labels: Path | None = None) -> Student:
     if labels is not None:
         raise UsageError(f"--labels is for a model without names of its own; {path} has its labels.txt")
     return _open_folder(model)
+
+
+def record_of(student: Student) -> dict[str, Any]:
+    """What the student's ``distill.json`` says; nothing where it has none."""
+    file = student.model.parent / _RECORD
+    if student.model.name != _MODEL or not file.is_file():
+        return {}
+    content: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    return content
 
 
 def _open_folder(model: Path) -> Student:
@@ -82,7 +93,7 @@ def _read_labels(file: Path) -> tuple[str, ...]:
 
 def _check_whole(folder: Path) -> None:
     """Files that ``distill.json`` lists must be those it was written with; a folder without one is the user's own."""
-    record = folder / "distill.json"
+    record = folder / _RECORD
     if not record.is_file():
         return
     content = json.loads(record.read_text("utf-8"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,13 +25,11 @@ class LayerError:
 
 
 @dataclass(frozen=True)
-class SideBySide:
-    """Dequantised first outputs, ``(n, …) float32``, and the median time of one ``invoke`` on this machine."""
+class Run:
+    """A graph's first outputs, dequantised, ``(n, …) float32``, and the median time of one ``invoke`` here."""
 
-    float_logits: npt.NDArray[np.float32]
-    int8_logits: npt.NDArray[np.float32]
-    float_invoke_us: float
-    int8_invoke_us: float
+    outputs: npt.NDArray[np.float32]
+    invoke_us: float
 
 
 @dataclass(frozen=True)
@@ -68,13 +67,13 @@ def run_graph(graph: Graph, columns: Columns) -> npt.NDArray[np.float32]:
     return runner.outputs()
 
 
-def side_by_side(float_graph: Graph, int8_graph: Graph, columns: Columns) -> SideBySide:
-    """Both graphs on every row, in turn, so that a machine whose speed drifts is fair to both."""
-    sides = (_Runner(float_graph), _Runner(int8_graph))
+def side_by_side(graphs: Sequence[Graph], columns: Columns) -> list[Run]:
+    """All graphs on every row, in turn, so that a machine whose speed drifts is fair to all."""
+    runners = [_Runner(graph) for graph in graphs]
     for sample in feeds(columns):
-        for side in sides:
-            side.run(sample)
-    return SideBySide(sides[0].outputs(), sides[1].outputs(), sides[0].median_us(), sides[1].median_us())
+        for runner in runners:
+            runner.run(sample)
+    return [Run(runner.outputs(), runner.median_us()) for runner in runners]
 
 
 def open_graph(graph: Graph) -> Backend:

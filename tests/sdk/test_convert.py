@@ -14,9 +14,10 @@ import pytest
 from click.testing import Result
 
 from edgekd import pipeline, scope
+from edgekd.report.describe import describe_origin
 from edgekd.samples import read_text_data
 from edgekd.student import open_student
-from edgekd.verify import SideBySide
+from edgekd.verify import Run
 from edgekd_converters.graph import read_graph
 from edgekd_converters.integer import require_integer
 from edgekd_runtime.bundle import load_bundle
@@ -71,6 +72,39 @@ def test_the_report(converted: Path, student_folder: Path, task: Any) -> None:
     assert report["out_of_scope"]["in_scope_accepted"] >= 0.95
     assert 0 <= report["out_of_scope"]["out_of_scope_rejected"] <= 1
     assert {"load", "calibrate", "quantise", "verify"} <= set(report["seconds"])
+    assert [stage["invoke_us"] for stage in report["stages"]] == list(report["invoke_us"].values())
+    assert report["command"][:3] == ["edgekd", "convert", str(student_folder)]
+    assert report["command"][-3:] == ["--max-drop", "0.2", "--quiet"]
+
+
+def test_the_report_says_how_the_student_was_distilled(converted: Path, student_folder: Path, task: Any) -> None:
+    origin = report_of(converted)["distilled"]
+    assert origin["command"][:4] == ["edgekd", "distill", "--data", str(task.train)]
+    assert {"python", "edgekd", "tensorflow"} <= set(origin["versions"])
+    assert (origin["teacher"], origin["teacher_bytes"], origin["teacher_accuracy"]) == (None, None, None)
+
+
+@pytest.mark.parametrize(("same", "wanted"), [(True, 0.9), (False, None)])
+def test_a_teachers_accuracy_counts_on_the_same_rows_only(
+    student_folder: Path, tmp_path: Path, same: bool, wanted: float | None
+) -> None:
+    folder = copy(student_folder, tmp_path / "s")
+    record = json.loads((folder / "distill.json").read_text("utf-8"))
+    record |= {"teacher": {"name": "big", "weights_bytes": 7, "answer_ms": 2.5}, "accuracy": {"teacher_eval": 0.9}}
+    (folder / "distill.json").write_text(json.dumps(record))
+    files = {"eval": record["evaluation"]["sha256"] if same else "another"}
+    origin = describe_origin(open_student(folder), files)
+    assert origin is not None
+    assert (origin["teacher"], origin["teacher_bytes"], origin["teacher_answer_ms"]) == ("big", 7, 2.5)
+    assert origin["teacher_accuracy"] == wanted
+
+
+@pytest.mark.parametrize("record", ["{}", '{"teacher": "x", "accuracy": 3, "evaluation": [], "versions": null}'])
+def test_a_record_made_by_hand_breaks_no_report(student_folder: Path, tmp_path: Path, record: str) -> None:
+    folder = copy(student_folder, tmp_path / "s")
+    (folder / "distill.json").write_text(record)
+    origin = describe_origin(open_student(folder), {})
+    assert origin is None or [origin["teacher"], origin["teacher_accuracy"], origin["versions"]] == [None, None, {}]
 
 
 def test_the_bundle_answers_on_the_device_runtime(converted: Path, student_folder: Path, task: Any) -> None:
@@ -220,9 +254,7 @@ class TestGate:
             logits[count:, order - 1] = 1
             return logits
 
-        monkeypatch.setattr(
-            pipeline, "side_by_side", lambda *_: SideBySide(answers(right[0]), answers(right[1]), 1.0, 1.0)
-        )
+        monkeypatch.setattr(pipeline, "side_by_side", lambda *_: [Run(answers(right[k]), 1.0) for k in (0, 1)])
         arguments = ["convert", student_folder, "--samples", task.train, "--eval", evaluation, "--max-drop", limit]
         assert cli(*arguments, "--output", tmp_path / "out").exit_code == code
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from edgekd import __version__
+from edgekd.cli import common
 
 _VERBS = {
     "distill": "Train a small student under a teacher.",
@@ -29,6 +30,12 @@ class _LazyGroup(click.Group):
             return None
         command: click.Command = importlib.import_module(f"edgekd.cli.{cmd_name}").command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        ctx.meta[common.TYPED] = ("edgekd", *args)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

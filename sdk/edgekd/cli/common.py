@@ -29,6 +29,16 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+TYPED = "edgekd.typed"
+"""Where a context's ``meta`` keeps the words of the command."""
+
+
+def typed() -> tuple[str, ...]:
+    """The running command as it was typed, a word each, for reports to say how they came about."""
+    words: tuple[str, ...] = click.get_current_context().meta.get(TYPED, ())
+    return words
+
+
 PATH = click.Path(path_type=Path)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")

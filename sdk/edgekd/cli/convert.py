@@ -120,6 +120,7 @@ def command(
         preprocess=preprocess.given(given),
         tolerance=TOLERANCE if tolerance is None else tolerance,
         strict=strict,
+        command=common.typed(),
     )
     stages = Stages(quiet=quiet or as_json)
     if dry_run and options.prune:

@@ -131,6 +131,7 @@ def command(
         refit=refit,
         student=StudentOptions(buckets, width, depth, hidden, dropout, length),
         training=TrainOptions(epochs, batch, learning_rate, temperature, alpha, token_dropout, seed),
+        command=common.typed(),
     )
     result = distill(options, Stages(quiet=quiet or as_json))
     accuracy = result.report["accuracy"]

@@ -31,6 +31,7 @@ class DistillOptions:
     """``holdout``: the fraction of the training data that is not trained on and picks the best epoch.
 
     ``refit``: then train once more, on all of the data, for as many epochs. The held-out accuracy is the first run's.
+    ``command``: the words that were typed, for the report.
     """
 
     data: Path
@@ -43,6 +44,7 @@ class DistillOptions:
     refit: bool = True
     student: StudentOptions = field(default_factory=StudentOptions)
     training: TrainOptions = field(default_factory=TrainOptions)
+    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ def distill(options: DistillOptions, stages: Stages | None = None) -> DistillRes
     with stages.stage("write student"):
         report = {
             "edgekd": "student",
+            "command": list(options.command),
             "student": "text-ngram",
             "data": _describe(data),
             "evaluation": _describe(evaluation) if evaluation else None,

@@ -10,6 +10,7 @@ from typing import Any
 from edgekd.fits import public_inputs, public_outputs
 from edgekd.opening import Opening
 from edgekd.shrink import Snapshot
+from edgekd.student import Student, record_of
 from edgekd.verify import Score
 from edgekd_converters.cost import count_macs, count_parameters
 from edgekd_converters.graph import Graph, Tensor
@@ -56,20 +57,46 @@ def _end(name: str, tensor: Tensor, source: Opening) -> dict[str, Any]:
     return {"name": name, "dtype": tensor.dtype.lower(), "shape": shape, "axes": list(axes) if axes else None}
 
 
+def describe_origin(student: Student, files: dict[str, str]) -> dict[str, Any] | None:
+    """How the student was distilled, as far as its ``distill.json`` says; None where it has none.
+
+    ``teacher_accuracy`` is on the file that ``files`` calls ``eval``, and None if the record is of another file.
+    """
+    record = record_of(student)
+    if not record:
+        return None
+    # By hand it may hold anything.
+    parts = [record.get(name) for name in ("teacher", "evaluation", "accuracy", "versions")]
+    teacher, judged, accuracy, made_with = (part if isinstance(part, dict) else {} for part in parts)
+    same = files.get("eval") is not None and judged.get("sha256") == files["eval"]
+    return {
+        "command": record.get("command"),
+        "teacher": teacher.get("name"),
+        "teacher_bytes": teacher.get("weights_bytes"),
+        "teacher_answer_ms": teacher.get("answer_ms"),
+        "teacher_accuracy": accuracy.get("teacher_eval") if same else None,
+        "versions": made_with,
+    }
+
+
 def describe_samples(source: Opening) -> dict[str, Any]:
     """What the linter found, and what was noticed while reading."""
     return {"findings": [finding.to_dict() for finding in source.findings], "notes": list(source.data.notes)}
 
 
-def describe_stages(made: Sequence[Snapshot], int8_graph: Graph, scores: Sequence[Score]) -> list[dict[str, Any]]:
-    """What the model costs and is worth after every stage; ``scores`` are those of ``made``, then that of int8.
+def describe_stages(
+    made: Sequence[Snapshot], int8_graph: Graph, scores: Sequence[Score], invoke_us: Sequence[float]
+) -> list[dict[str, Any]]:
+    """What the model costs and is worth after every stage.
+
+    ``scores`` and ``invoke_us``, the median time of one run on this machine, are those of ``made``, then that of int8.
 
     Agreement and error are measured against the model as it was loaded.
     """
     entries = []
-    for snapshot, score in zip(made, scores[:-1], strict=True):
+    for snapshot, score, time in zip(made, scores[:-1], invoke_us[:-1], strict=True):
         entry = {"stage": snapshot.stage, "round": snapshot.round, **_cost(snapshot.graph, snapshot.graph)}
-        entry |= asdict(score)
+        entry |= {**asdict(score), "invoke_us": time}
         if snapshot.plan:
             entry["plan"] = describe_plan(snapshot.plan)
         if snapshot.recovered:
@@ -77,8 +104,8 @@ def describe_stages(made: Sequence[Snapshot], int8_graph: Graph, scores: Sequenc
             # NaN, which JSON does not have, where there were too few samples to hold any out.
             entry["training"] = {"loss": loss, "teacher_agreement": agreement if math.isfinite(agreement) else None}
         entries.append(entry)
-    last = {"stage": "int8", "round": made[-1].round, **_cost(int8_graph, made[-1].graph), **asdict(scores[-1])}
-    return [*entries, last]
+    last = {"stage": "int8", "round": made[-1].round, **_cost(int8_graph, made[-1].graph)}
+    return [*entries, {**last, **asdict(scores[-1]), "invoke_us": invoke_us[-1]}]
 
 
 def _cost(graph: Graph, counted: Graph) -> dict[str, int]:
