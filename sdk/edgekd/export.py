@@ -12,7 +12,7 @@ from typing import Any
 from edgekd.errors import DataError, UsageError
 from edgekd.fits import public_inputs
 from edgekd.inputs import count
-from edgekd.report.describe import SCHEMA_VERSION
+from edgekd.report import SCHEMA_VERSION
 from edgekd.samples import read_text_data, to_ids
 from edgekd.sources import read_samples
 from edgekd.stages import Stages

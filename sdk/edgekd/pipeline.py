@@ -15,12 +15,15 @@ from edgekd.errors import GateError, UsageError
 from edgekd.inputs import Inputs, count, golden_files, take
 from edgekd.opening import Opening, open_source, open_teacher
 from edgekd.options import ConvertOptions
-from edgekd.report.describe import SCHEMA_VERSION, describe_origin, describe_samples, describe_source, describe_stages
+from edgekd.report import SCHEMA_VERSION
+from edgekd.report.describe import describe_origin, describe_samples, describe_source, describe_stages
+from edgekd.report.page import render
+from edgekd.report.read import PAGE, REPORT
 from edgekd.report.words import percent
 from edgekd.shrink import shrink
 from edgekd.stages import Stages
 from edgekd.verify import LayerError, Score, layer_errors, open_graph, run_graph, score, side_by_side
-from edgekd.versions import versions
+from edgekd.versions import machine, versions
 from edgekd_converters.calibrate import calibrate_minmax
 from edgekd_converters.condition import condition
 from edgekd_converters.graph import Graph
@@ -100,6 +103,7 @@ def convert(options: ConvertOptions, stages: Stages | None = None) -> ConvertRes
             "files": data.files,
             "seconds": dict(stages.seconds),
             "versions": versions(),
+            "machine": machine(),
         }
         path = _write(options.output, float_graph, int8_graph, report, bundle)
     return ConvertResult(options.output, path, report)
@@ -191,7 +195,8 @@ def _write(output: Path, float_graph: Graph, int8_graph: Graph, report: dict[str
         "float.tflite": float_graph.content,
         "int8.tflite": int8_graph.content,
         file_name: packed,
-        "report.json": text.encode(),
+        REPORT: text.encode(),
+        PAGE: render(report).encode(),
     }
     try:
         for name, data in files.items():

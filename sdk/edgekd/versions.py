@@ -1,8 +1,9 @@
-"""Which software made a result."""
+"""Which software made a result, and on what."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 
 _PARTS = (
@@ -27,3 +28,9 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def machine() -> str:
+    """Where times were measured: ``Linux x86_64, 2 cores``."""
+    cores = os.cpu_count() or 1
+    return f"{platform.system()} {platform.machine()}, {cores} {'core' if cores == 1 else 'cores'}"

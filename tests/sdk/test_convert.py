@@ -38,7 +38,7 @@ def report_of(folder: Path) -> dict[str, Any]:
 
 
 def test_four_files(converted: Path) -> None:
-    assert set(contents(converted)) == {"float.tflite", "int8.tflite", "helpdesk.edgekd", "report.json"}
+    assert set(contents(converted)) == {"float.tflite", "int8.tflite", "helpdesk.edgekd", "report.json", "report.html"}
     bundle = load_bundle(converted / "helpdesk.edgekd")
     assert bundle.model == (converted / "int8.tflite").read_bytes()
     require_integer(read_graph(bundle.model))
@@ -48,7 +48,7 @@ def test_four_files(converted: Path) -> None:
 
 def test_the_report(converted: Path, student_folder: Path, task: Any) -> None:
     report = report_of(converted)
-    assert (report["edgekd"], report["schema_version"], report["name"]) == ("conversion", 1, "helpdesk")
+    assert (report["edgekd"], report["schema_version"], report["name"]) == ("conversion", 2, "helpdesk")
     assert (report["precision"], report["integer_op_fraction"]) == ("int8", 1.0)
     for side in ("float", "int8"):
         assert report["bytes"][side] == (converted / f"{side}.tflite").stat().st_size

@@ -245,7 +245,7 @@ class TestDryRun:
         result = cli("convert", pictures.model, *arguments, "--output", tmp_path / "dry")
         assert (result.exit_code, result.stderr) == (0, "")
         plan = json.loads(result.stdout)
-        assert (plan["edgekd"], plan["schema_version"], plan["amount"]) == ("prune plan", 1, 0.5)
+        assert (plan["edgekd"], plan["schema_version"], plan["amount"]) == ("prune plan", 2, 0.5)
         assert not (tmp_path / "dry").exists()
         assert convert("--prune", 0.5)["stages"][1]["plan"] == {
             key: plan[key] for key in ("groups", "macs", "parameters", "notes")

@@ -13,6 +13,7 @@ from edgekd.cli import common
 _VERBS = {
     "distill": "Train a small student under a teacher.",
     "convert": "Turn a student into a full-integer .edgekd bundle.",
+    "report": "Make report.html anew from a build's report.json.",
     "export": "Write a student as ONNX, SavedModel or .tflite.",
     "keygen": "Make a key that signs bundles.",
     "sign": "Sign a bundle.",

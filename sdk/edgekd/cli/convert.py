@@ -141,7 +141,8 @@ def _convert(options: ConvertOptions, stages: Stages, *, as_json: bool, quiet: b
 
 def _plan(options: ConvertOptions, prune: PruneOptions, stages: Stages, *, as_json: bool, quiet: bool) -> None:
     from edgekd.pipeline import plan
-    from edgekd.report.describe import SCHEMA_VERSION, describe_plan
+    from edgekd.report import SCHEMA_VERSION
+    from edgekd.report.describe import describe_plan
     from edgekd.report.tables import plan_table
 
     made = plan(options, prune, stages)

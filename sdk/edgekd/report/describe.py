@@ -16,8 +16,6 @@ from edgekd_converters.cost import count_macs, count_parameters
 from edgekd_converters.graph import Graph, Tensor
 from edgekd_converters.prune import PrunePlan
 
-SCHEMA_VERSION = 1
-
 
 def describe_plan(plan: PrunePlan) -> dict[str, Any]:
     """A pruning plan for machines."""
