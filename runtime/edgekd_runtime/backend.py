@@ -6,10 +6,11 @@ import contextlib
 import importlib
 import importlib.metadata
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ _INTERPRETERS = {
     "tflite-runtime": ("tflite_runtime.interpreter", "tflite-runtime"),
 }
 BACKENDS = tuple(_INTERPRETERS)
+_MAP_FROM_BYTES = 1 << 20
 _KEEP_STATE = (
     *("UNIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN", "LSTM", "RNN"),
     *("BIDIRECTIONAL_SEQUENCE_RNN", "SVDF", "VAR_HANDLE"),
@@ -70,11 +72,47 @@ class Backend(Protocol):
         ...
 
 
+class ModelFile:
+    """A flatbuffer as interpreters can take it: from 1 MiB on mapped from a file, which the kernel can drop and read
+    again, where bytes would have to stay in memory. The file has no name, so nobody can alter it or must remove it.
+
+    ``path`` is None where the model is small or no file can be written; then ``content`` is what is used. It need not
+    outlive the opening of the interpreters: a mapping stays.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self.path: str | None = None
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> ModelFile:
+        if len(self.content) >= _MAP_FROM_BYTES and Path("/proc/self/fd").is_dir():
+            with contextlib.suppress(OSError):  # no place to write: then from memory
+                self._file = tempfile.TemporaryFile(dir=_disk())
+                self._file.write(self.content)
+                self._file.flush()
+                self.path = f"/proc/self/fd/{self._file.fileno()}"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def options(self) -> dict[str, Any]:
+        """Arguments for ``Interpreter``."""
+        return {"model_content": self.content} if self.path is None else {"model_path": self.path}
+
+
+def _disk() -> str | None:
+    """``/var/tmp`` is on a disk, while ``/tmp`` often is memory."""
+    return "/var/tmp" if os.access("/var/tmp", os.W_OK) else None
+
+
 class InterpreterBackend:
     """The ``Interpreter`` class, which LiteRT and tflite-runtime share."""
 
     def __init__(
-        self, model: bytes, inputs: dict[str, str], outputs: dict[str, str], *, threads: int, backend: str
+        self, model: ModelFile, inputs: dict[str, str], outputs: dict[str, str], *, threads: int, backend: str
     ) -> None:
         module, distribution = _INTERPRETERS[backend]
         self.name = backend
@@ -85,7 +123,7 @@ class InterpreterBackend:
             raise BackendError(f"{backend} is not installed here ({error}); pip install {distribution}") from error
         try:
             with _quiet_stderr():
-                self._interpreter = interpreter_class(model_content=model, num_threads=threads)
+                self._interpreter = interpreter_class(**model.options(), num_threads=threads)
                 self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             raise BackendError(f"{backend} {self.version} refuses the model: {_one_line(error)}") from error
@@ -178,12 +216,17 @@ def default_threads() -> int:
 
 
 def open_model(
-    model: bytes, inputs: dict[str, str], outputs: dict[str, str], *, threads: int | None = None, backend: str = "auto"
+    model: bytes | ModelFile,
+    inputs: dict[str, str],
+    outputs: dict[str, str],
+    *,
+    threads: int | None = None,
+    backend: str = "auto",
 ) -> Backend:
     """Load a ``.tflite``.
 
     Args:
-        model: the flatbuffer.
+        model: the flatbuffer; as a ``ModelFile`` where several interpreters are to share it.
         inputs, outputs: public name → tensor name, in the order in which arrays will be passed.
         threads: XNNPACK threads, default :func:`default_threads`.
         backend: ``"litert"``, ``"tflite-runtime"``, or ``"auto"`` for the first that is installed.
@@ -191,6 +234,7 @@ def open_model(
     Raises ``BackendError`` when no interpreter is installed or the model is refused.
     """
     count = threads or default_threads()
+    model = ModelFile(model) if isinstance(model, bytes) else model
     if backend != "auto":
         return InterpreterBackend(model, inputs, outputs, threads=count, backend=backend)
     for name, (module, _) in _INTERPRETERS.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import exp, isfinite
@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from edgekd_runtime.backend import Backend, TensorSpec, open_model
+from edgekd_runtime.backend import Backend, ModelFile, TensorSpec, default_threads, open_model
 from edgekd_runtime.bundle import Bundle, Golden
 from edgekd_runtime.errors import BundleError, GoldenError, InputError, MissingExtraError
+from edgekd_runtime.pool import Pool
 from edgekd_runtime.preprocess import TextNgram, fits
 
 MAX_BATCH = 64
@@ -46,18 +47,23 @@ class Classification(NamedTuple):
 
 
 class Engine:
-    """A bundle in an interpreter. Calls from several threads wait for each other."""
+    """A bundle in one or several interpreters. May be called from any thread."""
 
-    def __init__(self, bundle: Bundle, *, threads: int | None = None, backend: str = "auto") -> None:
+    def __init__(self, bundle: Bundle, *, threads: int | None = None, workers: int = 1, backend: str = "auto") -> None:
         """Load the model and check it against the bundle's golden answers.
+
+        Args:
+            bundle: from ``load_bundle``.
+            threads: XNNPACK threads of each interpreter. [default: the cores, at most 4, shared by the workers]
+            workers: interpreters; so many calls run at the same time, and more wait.
+            backend: as ``open_model`` takes it.
 
         Raises ``BackendError`` if it does not load, ``GoldenError`` if it answers otherwise than when it was packed.
         """
         self.bundle = bundle
-        self.backend: Backend = open_model(
-            bundle.model, bundle.inputs, bundle.outputs, threads=threads, backend=backend
-        )
-        self._lock = threading.Lock()
+        self.threads = threads or max(1, default_threads() // workers)
+        self.model_sha256 = hashlib.sha256(bundle.model).hexdigest()
+        self.pool = Pool(self._interpreters(workers, backend))
         self._check_shapes()
         self.inputs, self.outputs = (
             tuple(self._as_seen(spec) for spec in specs) for specs in (self.backend.inputs, self.backend.outputs)
@@ -65,6 +71,23 @@ class Engine:
         self._prepare = self._preparation()
         if bundle.golden is not None:
             self._check_golden(bundle.golden)
+
+    def _interpreters(self, workers: int, backend: str) -> list[Backend]:
+        bundle = self.bundle
+        with ModelFile(bundle.model) as source:
+            opened = [
+                open_model(source, bundle.inputs, bundle.outputs, threads=self.threads, backend=backend)
+                for _ in range(workers)
+            ]
+            self._is_mapped = source.path is not None
+        self.backend = opened[0]
+        """For what all have in common: name, version, specs, how many ops XNNPACK took."""
+        return opened
+
+    def forget_model(self) -> None:
+        """Let go of the flatbuffer's bytes where the interpreters map them from a file."""
+        if self._is_mapped:
+            self.bundle = replace(self.bundle, model=b"")
 
     @property
     def takes(self) -> str | None:
@@ -80,8 +103,7 @@ class Engine:
 
     def invoke(self, arrays: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """Run the interpreter on stored values, batch 1."""
-        with self._lock:
-            return self.backend.invoke(arrays)
+        return self.pool.invoke(arrays)
 
     def infer(self, inputs: Arrays) -> Arrays:
         """Run on named tensors with a batch axis of 1 … ``MAX_BATCH``.
