@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekd_runtime import __version__, wire
+from edgekd_runtime import __version__, metrics, wire
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.reply import Headers, Post, Reply, json_reply
 from edgekd_runtime.routes import AnyRoute, ModelRoute, Route, Site
@@ -18,7 +18,15 @@ def _live(site: Site) -> Post:
 
 
 def _ready(site: Site) -> Post:
-    return _constant({"ready": True})
+    def answer(body: bytes, headers: Headers) -> Reply:
+        is_ready = not site.is_draining
+        return json_reply({"ready": is_ready}, 200 if is_ready else 503)
+
+    return answer
+
+
+def _metrics(site: Site) -> Post:
+    return lambda body, headers: Reply(200, page(site), metrics.CONTENT_TYPE)
 
 
 def _server_metadata(site: Site) -> Post:
@@ -50,11 +58,57 @@ def _classify(engine: Engine) -> Post:
     return answer
 
 
+def page(site: Site) -> bytes:
+    """All that the server counts."""
+    out, models = metrics.Page(), site.models.items()
+    out.family("edgekd_model_info", "gauge", "Models that are loaded.", [(_info(engine), 1) for _, engine in models])
+    out.family(
+        "edgekd_requests_total",
+        "counter",
+        "Requests to a model, by the status of their answers.",
+        [
+            ({"model": name, "code": str(status)}, count)
+            for name, meter in site.meters.items()
+            for status, count in sorted(meter.statuses.items())
+        ],
+    )
+    out.histograms(
+        "edgekd_request_seconds",
+        "From a request's last byte to its answer.",
+        [({"model": name}, meter.taken) for name, meter in site.meters.items()],
+    )
+    out.histograms(
+        "edgekd_inference_seconds",
+        "In the interpreter.",
+        [({"model": name}, engine.pool.times()) for name, engine in models],
+    )
+    lanes = site.lanes.items()
+    what = "Requests that wait for a large model's threads"
+    out.family("edgekd_queue_depth", "gauge", what + ".", [({"model": name}, lane.depth) for name, lane in lanes])
+    out.family("edgekd_queue_limit", "gauge", what + ", at most.", [({"model": n}, lane.limit) for n, lane in lanes])
+    out.process()
+    return out.encoded()
+
+
+def _info(engine: Engine) -> dict[str, str]:
+    return {
+        "model": engine.bundle.name,
+        "version": engine.bundle.version,
+        "precision": engine.bundle.precision,
+        "sha256": engine.model_sha256,
+        "backend": f"{engine.backend.name} {engine.backend.version}",
+        "threads": str(engine.threads),
+        "workers": str(len(engine.pool)),
+    }
+
+
 _BASES = ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
 
 ROUTES: tuple[AnyRoute, ...] = (
     Route("GET", "/v2", "Name and version of the server", _server_metadata),
     Route("GET", "/v2/health/live", "Whether the server runs", _live),
+    Route("GET", "/healthz", "Whether the server takes requests", _ready),
+    Route("GET", "/metrics", "Counters for Prometheus", _metrics),
     Route("GET", "/v2/health/ready", "Whether the server takes requests", _ready),
     *(ModelRoute("GET", base, "What the model takes and gives", _metadata) for base in _BASES),
     *(ModelRoute("GET", base + "/ready", "Whether the model takes requests", _model_ready) for base in _BASES),

@@ -242,15 +242,14 @@ def bench(
 
 
 def _stages(engine: Engine, file: Path | None, text: str | None) -> dict[str, timing.Call]:
-    golden = engine.bundle.golden
     if file is not None and file.suffix.lower() in files.TENSOR_SUFFIXES:
         return timing.tensor_stages(engine, files.read_tensors(file, engine.inputs))
     if file is not None or text is not None:
         return timing.raw_stages(engine, [_raw(engine, file, text)])
-    if golden is None:
+    stages = timing.golden_stages(engine)
+    if not stages:
         raise InputError("the bundle has no golden samples to run; give a FILE, or --text to a bundle of texts")
-    raw = golden.texts or [one for one in golden.raw if one]
-    return timing.raw_stages(engine, raw) if raw else timing.tensor_stages(engine, engine.golden_inputs())
+    return stages
 
 
 if __name__ == "__main__":

@@ -9,14 +9,16 @@ uvicorn takes its pure-Python protocol and every request goes through ASGI: slow
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from edgekd_runtime.lanes import Handler
 from edgekd_runtime.poll import BusyPoll
-from edgekd_runtime.reply import Guard, Post, Reply, headers_of, too_large
+from edgekd_runtime.reply import Guard, Reply, headers_of, too_large
 from edgekd_runtime.routes import Site
 from edgekd_runtime.server import refusal
 
@@ -35,7 +37,7 @@ def direct_protocol(
     class DirectProtocol(HttpToolsProtocol):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            self._answer: Post | None = None
+            self._answer: Handler | None = None
             self._path = ""
             self._headers: dict[str, str] = {}
             self._length = -1
@@ -47,7 +49,7 @@ def direct_protocol(
             head, _, body = data.partition(_BLANK_LINE)
             known = heads.get(head) if self._between else None
             if known is not None and known[2] == len(body) and self._idle():
-                self._write(self._reply(known[0], known[1], body), keep_alive=True)
+                self._take(known[0], known[1], body)
                 return
             began = self._between
             self._length = -1
@@ -56,11 +58,31 @@ def direct_protocol(
             if one_request and self._answer and len(heads) < _MAX_HEADS and len(head) <= _MAX_HEAD_BYTES:
                 heads[head] = (self._path, self._headers, self._length)
 
-        def _reply(self, path: str, headers: dict[str, str], body: bytes) -> Reply:
+        def _take(self, path: str, headers: dict[str, str], body: bytes) -> None:
+            """A request whose head is known."""
             if guards and (refused := self._refusal(path, headers)):
-                return refused
-            answer = site.find("POST", path)
-            return answer if isinstance(answer, Reply) else answer(body, headers)
+                self._write(refused, keep_alive=True)
+                return
+            found = site.find("POST", path)
+            if isinstance(found, Reply):
+                self._write(found, keep_alive=True)
+            else:
+                self._run(found, headers, body, keep_alive=True)
+
+        def _run(self, handler: Handler, headers: dict[str, str], body: bytes, *, keep_alive: bool) -> None:
+            if handler.lane is None:
+                self._write(handler.now(body, headers), keep_alive=keep_alive)
+                poll.answered(self.loop)
+                return
+            # To uvicorn a request that is being answered: what follows waits for it, and so does the end of the server.
+            pending = _Pending(keep_alive)
+            self.cycle = pending  # type: ignore[assignment]
+            handler.later(body, headers, self.loop, lambda reply: self._finish(pending, reply))
+
+        def _finish(self, pending: _Pending, reply: Reply) -> None:
+            pending.response_complete = True
+            if not self.transport.is_closing():
+                self._write(reply, keep_alive=pending.keep_alive)
 
         def _refusal(self, path: str, headers: dict[str, str]) -> Reply | None:
             return refusal(guards, headers, path, self.client[0] if self.client else None)
@@ -111,10 +133,9 @@ def direct_protocol(
             if self._answer is None:
                 super().on_message_complete()
             elif not self.transport.is_closing():
-                reply = self._answer(bytes(self._body), self._headers)
                 keep_alive = self.parser.should_keep_alive()
                 self._length = len(self._body) if keep_alive else -1
-                self._write(reply, keep_alive=keep_alive)
+                self._run(self._answer, self._headers, bytes(self._body), keep_alive=keep_alive)
 
         def _hand_over(self) -> None:
             """Give uvicorn the request as if it had seen it from the start."""
@@ -135,13 +156,24 @@ def direct_protocol(
             return answered and not self.flow.write_paused and not self.transport.is_closing()
 
         def _write(self, reply: Reply, *, keep_alive: bool) -> None:
+            keep_alive = keep_alive and not site.is_draining
             self.transport.write(_head(reply, keep_alive) + reply.body)
             if not keep_alive:
                 self.transport.close()
             self.on_response_complete()  # uvicorn's: counts the request and arms the keep-alive timer
-            poll.answered(self.loop)
 
     return DirectProtocol
+
+
+class _Pending:
+    """A request in a lane, in uvicorn's eyes a cycle that is not complete."""
+
+    message_event = asyncio.Event()  # nobody waits for it
+
+    def __init__(self, keep_alive: bool) -> None:
+        self.keep_alive = keep_alive  # uvicorn's shutdown takes it away
+        self.response_complete = False
+        self.disconnected = False
 
 
 def _head(reply: Reply, keep_alive: bool) -> bytes:

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from edgekd_runtime import errors
 from edgekd_runtime.engine import Engine
+from edgekd_runtime.lanes import Handler, Lane
+from edgekd_runtime.metrics import Meter
 from edgekd_runtime.reply import Headers, Post, Reply, error_reply, fault_reply
+from edgekd_runtime.timing import answer_us
 
 _log = logging.getLogger("edgekd_runtime")
 
@@ -39,59 +43,111 @@ class ModelRoute:
     make: Callable[[Engine], Post]
 
 
-AnyRoute = Route | ModelRoute
+@dataclass(frozen=True)
+class NameRoute:
+    """One request with a ``{name}`` that nobody knows before it comes. Runs in a thread: it may take long."""
+
+    method: str
+    path: str
+    summary: str
+    make: Callable[[Site, str], Post]
+
+
+AnyRoute = Route | ModelRoute | NameRoute
+
+
+@dataclass(frozen=True)
+class Limits:
+    """``queue``: requests that may wait before a model's threads. ``deadline_ms``: when an answer is given up, unless
+    the client says less. ``inline_us``: models that answer faster run on the event loop.
+    """
+
+    queue: int = 64
+    deadline_ms: float | None = None
+    inline_us: float = 300.0
 
 
 class Site:
-    """What a server serves. ``models``: name → engine. ``routes``: all there are, for whoever describes them."""
+    """What a server serves. ``models``: name → engine. ``routes``: all there are, for whoever describes them.
 
-    def __init__(self, models: Mapping[str, Engine], routes: Sequence[AnyRoute]) -> None:
+    Changed by the event loop's thread alone, and never half: a request finds the old model or the new one.
+    """
+
+    def __init__(self, models: Mapping[str, Engine], routes: Sequence[AnyRoute], limits: Limits | None = None) -> None:
         self.routes = tuple(routes)
+        self.limits = limits or Limits()
         self.models: dict[str, Engine] = {}
-        self._answers: dict[str, dict[str, Post]] = {}
-        self._of_model: dict[str, list[str]] = {}
-        self._templates = [(_pattern(route.path), route) for route in self.routes]
+        self.meters: dict[str, Meter] = {}
+        self.lanes: dict[str, Lane] = {}
+        self.is_draining = False
+        self._repository_lane: Lane | None = None
+        self._handlers: dict[str, dict[str, Handler]] = {}
+        self._paths_of: dict[str, list[str]] = {}
+        self._templates = [(_pattern(route.path), route) for route in self.routes if not isinstance(route, Route)]
         for route in self.routes:
             if isinstance(route, Route):
-                self._answers.setdefault(route.path, {})[route.method] = guarded(route.make(self), route.path)
+                self._handlers.setdefault(route.path, {})[route.method] = Handler(_safe(route.make(self), route.path))
         for name, engine in models.items():
             self.add(name, engine)
 
     def add(self, name: str, engine: Engine) -> None:
-        """Serve ``engine`` as ``name``, in place of what had that name before."""
-        made: dict[str, dict[str, Post]] = {}
+        """Serve ``engine`` as ``name``, in place of what had that name before; that finishes what it has begun."""
+        is_small = len(engine.pool) == 1 and answer_us(engine) <= self.limits.inline_us
+        lane = None if is_small else Lane(f"edgekd-{name}", len(engine.pool), self.limits.queue)
+        meter = self.meters.setdefault(name, Meter())
+        runs: dict[str, Any] = {"lane": lane, "meter": meter, "deadline_ms": self.limits.deadline_ms}
+        made: dict[str, dict[str, Handler]] = {}
         for route in self.routes:
             if isinstance(route, ModelRoute):
                 path = route.path.format(model=name, version=engine.bundle.version)
-                made.setdefault(path, {})[route.method] = guarded(route.make(engine), f"model {name}")
-        stale = [path for path in self._of_model.get(name, ()) if path not in made]
+                post = _safe(route.make(engine), f"model {name}")
+                made.setdefault(path, {})[route.method] = Handler(post, **(runs if route.method == "POST" else {}))
+        self._forget(name, but=made)
         self.models[name] = engine
-        self._answers.update(made)
-        self._of_model[name] = list(made)
-        for path in stale:
-            del self._answers[path]
+        self._handlers.update(made)
+        self._paths_of[name] = list(made)
+        if lane is not None:
+            self.lanes[name] = lane
 
     def remove(self, name: str) -> None:
         """Serve ``name`` no longer."""
         del self.models[name]
-        for path in self._of_model.pop(name):
-            del self._answers[path]
+        self._forget(name, but={})
 
-    def find(self, method: str, path: str) -> Post | Reply:
+    def close(self) -> None:
+        """End all threads once they have answered what waits."""
+        for lane in self.lanes.values():
+            lane.close()
+        if self._repository_lane is not None:
+            self._repository_lane.close()
+
+    def _forget(self, name: str, but: Mapping[str, object]) -> None:
+        for path in self._paths_of.pop(name, ()):
+            if path not in but:
+                del self._handlers[path]
+        if name in self.lanes:
+            self.lanes.pop(name).close()
+
+    def find(self, method: str, path: str) -> Handler | Reply:
         """What answers; or the refusal, where nothing does."""
-        methods = self._answers.get(path)
+        methods = self._handlers.get(path)
         if methods is None:
-            return self._nothing_at(path)
+            return self._by_template(method, path)
         answer = methods.get("GET" if method == "HEAD" else method)
-        if answer is None:
-            return error_reply(405, "this path does not take that method", (("allow", ", ".join(methods)),))
-        return answer
+        return answer if answer is not None else _wrong_method(methods)
 
-    def _nothing_at(self, path: str) -> Reply:
-        """Whether it is the path or only the model that does not exist."""
+    def _by_template(self, method: str, path: str) -> Handler | Reply:
+        """A route with a name; or whether it is the path or only the model that does not exist."""
         for pattern, route in self._templates:
-            if isinstance(route, ModelRoute) and (found := pattern.fullmatch(path)):
+            found = pattern.fullmatch(path)
+            if found is None:
+                continue
+            if isinstance(route, ModelRoute):
                 return fault_reply(self._missing(**found.groupdict()))
+            if method != route.method:
+                return _wrong_method([route.method])
+            self._repository_lane = self._repository_lane or Lane("edgekd-repository", workers=1, limit=16)
+            return Handler(_safe(route.make(self, found["name"]), path), lane=self._repository_lane)
         return error_reply(404, "there is nothing at this path")
 
     def _missing(self, model: str, version: str | None = None) -> errors.ModelNotFoundError:
@@ -104,7 +160,11 @@ class Site:
         )
 
 
-def guarded(answer: Post, what: str) -> Post:
+def _wrong_method(methods: Iterable[str]) -> Reply:
+    return error_reply(405, "this path does not take that method", (("allow", ", ".join(methods)),))
+
+
+def _safe(answer: Post, what: str) -> Post:
     """``answer`` with its faults as replies; what nobody foresaw goes to the log, not to the client."""
 
     def call(body: bytes, headers: Headers) -> Reply:

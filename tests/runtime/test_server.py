@@ -198,7 +198,7 @@ def test_a_site_forgets_what_it_no_longer_serves(int8_dense: bytes) -> None:
     assert isinstance(site.find("POST", "/v2/models/dense/versions/1/infer"), Reply)
     answer = site.find("GET", "/v2/models/dense/versions/2")
     assert not isinstance(answer, Reply)
-    assert json.loads(answer(b"", {}).body)["versions"] == ["2"]
+    assert json.loads(answer.now(b"", {}).body)["versions"] == ["2"]
     site.remove("dense")
     missing = site.find("GET", "/v2/models/dense/versions/2")
     assert isinstance(missing, Reply)

@@ -1,0 +1,42 @@
+"""A server in a thread of the test's own process, so that a test can look into it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from edgekd_runtime.poll import BusyPoll
+from edgekd_runtime.reply import Guard
+from edgekd_runtime.routes import Site
+from edgekd_runtime.server import Application
+
+LIMIT = 2000
+direct = pytest.importorskip("edgekd_runtime.direct", reason="httptools has no wheels on this machine")
+
+
+@contextmanager
+def listening(site: Site, guards: Sequence[Guard] = ()) -> Iterator[int]:
+    """A port on which ``site`` is served, in a thread of this process."""
+    loop = asyncio.new_event_loop()
+    app = Application(site, guards=guards, max_body_bytes=LIMIT)
+    protocol = direct.direct_protocol(site, guards, LIMIT, BusyPoll(0))
+    config = uvicorn.Config(app, http=protocol, ws="none", lifespan="off", log_level="warning")
+    config.load()
+    state = ServerState()
+    make: Callable[[], asyncio.Protocol] = lambda: protocol(config, state, {}, loop)  # noqa: E731
+    listener = loop.run_until_complete(loop.create_server(make, "127.0.0.1", 0))
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        yield listener.sockets[0].getsockname()[1]
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        listener.close()
+        loop.close()
