@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 
 import click
 
-from edgekd_runtime import __version__, bundle, files, timing
+from edgekd_runtime import __version__, bundle, files, guarding, timing
 from edgekd_runtime.backend import BACKENDS
 from edgekd_runtime.engine import Arrays, Engine
 from edgekd_runtime.errors import InputError, RuntimeFault
 from edgekd_runtime.poll import DEFAULT_WINDOW_US
+from edgekd_runtime.signing import Trust, trust
 
 _MAX_FILE_BODY = 16 << 20
 _Command = TypeVar("_Command", bound=Callable[..., None])
@@ -44,6 +45,15 @@ _backend = click.option(
     "--backend", type=click.Choice(["auto", *BACKENDS]), default="auto", show_default=True, help="Interpreter to use."
 )
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+_public_key = click.option(
+    "--public-key",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Refuse bundles that are signed, but not by this key ('edgekd keygen' writes it); may be repeated.",
+)
+_require_signature = click.option(
+    "--require-signature", is_flag=True, help="Refuse bundles that no --public-key has signed."
+)
 
 
 @click.group()
@@ -52,8 +62,8 @@ def main() -> None:
     """Run an .edgekd bundle on this device."""
 
 
-def _open(path: Path, threads: int | None, backend: str) -> Engine:
-    return Engine(bundle.load_bundle(path), threads=threads, backend=backend)
+def _open(path: Path, threads: int | None, backend: str, trusted: Trust) -> Engine:
+    return Engine(bundle.load_bundle(path, trusted), threads=threads, backend=backend)
 
 
 @main.command()
@@ -63,9 +73,7 @@ def _open(path: Path, threads: int | None, backend: str) -> Engine:
     "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="TCP port; 0 takes a free one."
 )
 @click.option("--uds", type=click.Path(path_type=Path), help="Listen on this unix socket too.")
-@click.option(
-    "--allow-remote", is_flag=True, help="Let --host be an address that other machines reach (no authentication)."
-)
+@guarding.options
 @click.option(
     "--max-body",
     type=click.IntRange(1),
@@ -82,28 +90,31 @@ def _open(path: Path, threads: int | None, backend: str) -> Engine:
 )
 @_threads
 @_backend
+@_public_key
+@_require_signature
 @_reports_faults
 def serve(
     bundle_path: Path,
     host: str,
     port: int,
     uds: Path | None,
-    allow_remote: bool,
     max_body: int | None,
     busy_poll: int,
     threads: int | None,
     backend: str,
+    public_key: tuple[Path, ...],
+    require_signature: bool,
+    **given: Any,
 ) -> None:
     """Serve BUNDLE over HTTP on the loopback interface, and on a unix socket with --uds."""
     from edgekd_runtime import server, serving
 
-    if not allow_remote and not serving.is_loopback(host):
-        raise click.UsageError(
-            f"--host {host} lets other machines in without authentication; add --allow-remote to mean it"
-        )
-    engine = _open(bundle_path, threads, backend)
+    guarded = guarding.guarding(host, given)
+    for warning in guarded.warnings:
+        click.echo(f"edgekd-runtime: warning: {warning}", err=True)
+    engine = _open(bundle_path, threads, backend, trust(public_key, require_signature))
     tcp = serving.listen_tcp(host, port)
-    sockets, where = [tcp], [f"http://{host}:{tcp.getsockname()[1]}"]
+    sockets, where = [tcp], [f"{'https' if guarded.tls else 'http'}://{host}:{tcp.getsockname()[1]}"]
     if uds is not None:
         sockets.append(serving.listen_unix(uds))
         where.append(f"unix:{uds}")
@@ -113,6 +124,8 @@ def serve(
         {engine.bundle.name: engine},
         sockets,
         lambda: click.echo(ready),
+        guards=guarded.guards,
+        tls=guarded.tls,
         max_body_bytes=max_body or usual,
         busy_poll_us=busy_poll,
     )
@@ -132,14 +145,24 @@ def _one_line(engine: Engine) -> str:
 @_json
 @_threads
 @_backend
+@_public_key
+@_require_signature
 @_reports_faults
 def infer(
-    bundle_path: Path, file: Path | None, text: str | None, top_k: int, as_json: bool, threads: int | None, backend: str
+    bundle_path: Path,
+    file: Path | None,
+    text: str | None,
+    top_k: int,
+    as_json: bool,
+    threads: int | None,
+    backend: str,
+    public_key: tuple[Path, ...],
+    require_signature: bool,
 ) -> None:
     """Run BUNDLE on a text, a picture, a sound, or the tensors in an .npz or .npy FILE, without a server."""
     if (file is None) == (text is None):
         raise click.UsageError("give either a FILE or --text")
-    engine = _open(bundle_path, threads, backend)
+    engine = _open(bundle_path, threads, backend, trust(public_key, require_signature))
     if file is not None and file.suffix.lower() in files.TENSOR_SUFFIXES:
         outputs = engine.infer(files.read_tensors(file, engine.inputs))
     else:
@@ -189,10 +212,12 @@ def _show(result: dict[str, Any]) -> None:
 @main.command()
 @_bundle
 @_json
+@_public_key
+@_require_signature
 @_reports_faults
-def info(bundle_path: Path, as_json: bool) -> None:
+def info(bundle_path: Path, as_json: bool, public_key: tuple[Path, ...], require_signature: bool) -> None:
     """Say what BUNDLE holds, and load it once to check its golden answers here."""
-    loaded = bundle.load_bundle(bundle_path)
+    loaded = bundle.load_bundle(bundle_path, trust(public_key, require_signature))
     engine = Engine(loaded)
     facts = {
         **bundle.describe(loaded),
@@ -224,14 +249,24 @@ def info(bundle_path: Path, as_json: bool) -> None:
 @_json
 @_threads
 @_backend
+@_public_key
+@_require_signature
 @_reports_faults
 def bench(
-    bundle_path: Path, file: Path | None, text: str | None, runs: int, as_json: bool, threads: int | None, backend: str
+    bundle_path: Path,
+    file: Path | None,
+    text: str | None,
+    runs: int,
+    as_json: bool,
+    threads: int | None,
+    backend: str,
+    public_key: tuple[Path, ...],
+    require_signature: bool,
 ) -> None:
     """Time BUNDLE here, in microseconds: preprocessing, the bare invoke, and the whole answer."""
     if file is not None and text is not None:
         raise click.UsageError("give either a FILE or --text")
-    engine = _open(bundle_path, threads, backend)
+    engine = _open(bundle_path, threads, backend, trust(public_key, require_signature))
     timed = timing.time_stages(_stages(engine, file, text), runs)
     if as_json:
         click.echo(json.dumps({"model": _one_line(engine), "runs": runs, "unit": "us", **timed}))

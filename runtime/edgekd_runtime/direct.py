@@ -20,7 +20,7 @@ from edgekd_runtime.lanes import Handler
 from edgekd_runtime.poll import BusyPoll
 from edgekd_runtime.reply import Guard, Reply, headers_of, too_large
 from edgekd_runtime.routes import Site
-from edgekd_runtime.server import refusal
+from edgekd_runtime.server import client_of, refusal
 
 _HEAD = b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b\r\n"
 _BLANK_LINE = b"\r\n\r\n"
@@ -85,7 +85,7 @@ def direct_protocol(
                 self._write(reply, keep_alive=pending.keep_alive)
 
         def _refusal(self, path: str, headers: dict[str, str]) -> Reply | None:
-            return refusal(guards, headers, path, self.client[0] if self.client else None)
+            return refusal(guards, headers, path, client_of(self.client, self.server))
 
         def on_message_begin(self) -> None:
             self._between = False

@@ -35,8 +35,8 @@ class Application:
     async def _reply(self, scope: _Message, receive: _Receive) -> Reply | None:
         """The answer; None when the client has left."""
         headers = headers_of(scope["headers"])
-        client = scope["client"]
-        if refused := refusal(self._guards, headers, scope["path"], client[0] if client else None):
+        client = client_of(scope.get("client"), scope.get("server"))
+        if refused := refusal(self._guards, headers, scope["path"], client):
             return refused
         found = self._site.find(scope["method"], scope["path"])
         if isinstance(found, Reply):
@@ -63,6 +63,16 @@ async def _answer(handler: Handler, body: bytes, headers: Headers) -> Reply:
     answered: asyncio.Future[Reply] = loop.create_future()
     handler.later(body, headers, loop, lambda reply: None if answered.done() else answered.set_result(reply))
     return await answered
+
+
+def client_of(client: Sequence[Any] | None, server: Sequence[Any] | None) -> str | None:
+    """For guards: the client's address; None only on a unix socket, whose own address is a path without a port.
+
+    A client that has hung up already may have none, and must not pass for one of this machine.
+    """
+    if client is not None:
+        return str(client[0])
+    return None if server is not None and server[1] is None else "unknown"
 
 
 def refusal(guards: Sequence[Guard], headers: dict[str, str], path: str, client: str | None) -> Reply | None:

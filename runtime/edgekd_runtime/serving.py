@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 import gc
-import ipaddress
 import signal
 import socket
+import ssl
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,14 +24,6 @@ from edgekd_runtime.routes import Site
 _BACKLOG = 128
 _KEEP_ALIVE_S = 75
 _DRAIN_S = 5
-
-
-def is_loopback(host: str) -> bool:
-    """Whether ``host`` reaches this machine only."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def listen_tcp(host: str, port: int) -> socket.socket:
@@ -81,10 +73,14 @@ def serve(
     on_ready: Callable[[], None],
     *,
     guards: Sequence[Guard] = (),
+    tls: ssl.SSLContext | None = None,
     max_body_bytes: int = server.DEFAULT_MAX_BODY_BYTES,
     busy_poll_us: int = DEFAULT_WINDOW_US,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then let running requests finish and remove the unix sockets."""
+    """Serve until SIGTERM or SIGINT, then let running requests finish and remove the unix sockets.
+
+    ``tls``: on TCP; unix sockets speak in the clear.
+    """
     site = Site(engines, api.ROUTES)
     config = uvicorn.Config(
         server.Application(site, guards=guards, max_body_bytes=max_body_bytes),
@@ -106,7 +102,7 @@ def serve(
     gc.freeze()  # what is loaded by now lives as long as the server; collections need not look at it
     paths = [Path(sock.getsockname()) for sock in sockets if sock.family == socket.AF_UNIX]
     try:
-        _Server(config, on_ready).run(sockets=sockets)
+        _Server(config, tls, on_ready).run(sockets=sockets)
     finally:
         for path in paths:
             path.unlink(missing_ok=True)
@@ -121,11 +117,19 @@ def _protocol(site: Site, guards: Sequence[Guard], max_body_bytes: int, poll: Bu
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
+        self._tls = tls
         self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
+        local = [sock for sock in sockets or () if sock.family == socket.AF_UNIX]
+        servers = []
+        # uvicorn takes one context for all of its sockets, and counts as its servers those started last.
+        for some, context in ((local, None), ([sock for sock in sockets or () if sock not in local], self._tls)):
+            self.config.ssl = context
+            await super().startup(sockets=some)
+            servers += self.servers
+        self.servers = servers
         if self.started:
             self._on_ready()

@@ -58,6 +58,8 @@ ANYBODY = Trust()
 
 def trust(public_keys: Sequence[Path], required: bool) -> Trust:
     """The keys in these files. Raises ``KeyFileError``, ``MissingExtraError``."""
+    if required and not public_keys:
+        raise KeyFileError("a signature can only be required with the keys that may give it: add --public-key FILE")
     return Trust(tuple(read_public(path) for path in public_keys), required)
 
 

@@ -50,7 +50,7 @@ class Server:
         with log.open("wb") as stderr:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, cwd=log.parent)
         self.announced = self._first_line()
-        found = re.search(r"on http://127\.0\.0\.1:(\d+)", self.announced)
+        found = re.search(r"on https?://127\.0\.0\.1:(\d+)", self.announced)
         assert found, self.announced
         self.port = int(found[1])
 

@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from edgekd_runtime import serving
+from edgekd_runtime import hosts, serving
 from edgekd_runtime.errors import ServeError
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
 def test_loopback(host: str) -> None:
-    assert serving.is_loopback(host)
+    assert hosts.is_loopback(host)
 
 
 @pytest.mark.parametrize(
     "host", ["0.0.0.0", "::", "192.168.1.2", "example.org", "localhost.example.org", "", "127.0.0.1.example.org"]
 )
 def test_not_loopback(host: str) -> None:
-    assert not serving.is_loopback(host)
+    assert not hosts.is_loopback(host)
 
 
 def test_tcp_port_zero_takes_a_free_one() -> None:
