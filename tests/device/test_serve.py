@@ -407,14 +407,14 @@ def chunked(*chunks: bytes) -> bytes:
 
 
 def test_a_declared_body_too_large_is_refused_unread(server: Server, bundle: Bundle) -> None:
-    head = f"POST /v1/models/{bundle.name}:classify HTTP/1.1\nHost: x\nContent-Length: {10**12}"
+    head = f"POST /v1/models/{bundle.name}:classify HTTP/1.1\nHost: localhost\nContent-Length: {10**12}"
     status, body, closed = raw_request(server, head)
     assert_error((status, body), 413, str(MAX_BODY))
     assert closed
 
 
 def test_a_chunked_body_too_large_is_refused_on_the_way(server: Server, bundle: Bundle) -> None:
-    head = f"POST /v2/models/{bundle.name}/infer HTTP/1.1\nHost: x\nTransfer-Encoding: chunked"
+    head = f"POST /v2/models/{bundle.name}/infer HTTP/1.1\nHost: localhost\nTransfer-Encoding: chunked"
     endless = chunked(b"x" * (MAX_BODY + 1)).removesuffix(b"0\r\n\r\n")
     status, body, closed = raw_request(server, head, endless)
     assert_error((status, body), 413, str(MAX_BODY))
@@ -422,13 +422,13 @@ def test_a_chunked_body_too_large_is_refused_on_the_way(server: Server, bundle: 
 
 
 def test_a_chunked_body_that_fits_is_taken(server: Server, bundle: Bundle, engine: Engine, text: str) -> None:
-    head = f"POST /v1/models/{bundle.name}:classify HTTP/1.1\nHost: x\nTransfer-Encoding: chunked"
+    head = f"POST /v1/models/{bundle.name}:classify HTTP/1.1\nHost: localhost\nTransfer-Encoding: chunked"
     status, body, closed = raw_request(server, head, chunked(b'{"text": ', json.dumps(text).encode(), b"}"))
     assert (status, body["label"], closed) == (200, engine.classify(text).label, False)
 
 
 def test_a_body_in_single_bytes_is_taken(server: Server, bundle: Bundle, engine: Engine, text: str) -> None:
-    head = f"POST /v1/models/{bundle.name}:classify HTTP/1.1\nHost: x\nTransfer-Encoding: chunked"
+    head = f"POST /v1/models/{bundle.name}:classify HTTP/1.1\nHost: localhost\nTransfer-Encoding: chunked"
     body = json.dumps({"text": text}).encode().ljust(MAX_BODY)
     status, got, _ = raw_request(server, head, chunked(*(bytes([byte]) for byte in body)))
     assert (status, got["label"]) == (200, engine.classify(text).label)
@@ -442,10 +442,10 @@ def test_requests_sent_ahead_are_answered_in_order(
 
     def post(text: str) -> bytes:
         raw = text.encode()
-        head = f"POST /v1/models/{bundle.name}:classify HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n"
+        head = f"POST /v1/models/{bundle.name}:classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
         return head.encode() + f"Content-Length: {len(raw)}\r\n\r\n".encode() + raw
 
-    get = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    get = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with RawConnection(server) as raw:
         raw.sock.sendall(post(texts[0]) + get + post(texts[1]) + post("") + get + post(texts[2]))
         answers = [raw.answer() for _ in range(6)]
@@ -456,7 +456,7 @@ def test_requests_sent_ahead_are_answered_in_order(
 
 def test_a_request_that_comes_in_pieces(server: Server, bundle: Bundle, engine: Engine, text: str) -> None:
     body = json.dumps({"text": text}).encode()
-    head = f"POST /v1/models/{bundle.name}:classify HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST /v1/models/{bundle.name}:classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
     whole = head.encode() + body
     with RawConnection(server) as raw:
         for _ in range(2):
@@ -471,11 +471,11 @@ def test_a_request_that_comes_in_pieces(server: Server, bundle: Bundle, engine: 
 @pytest.mark.parametrize(
     "head",
     [
-        "POST {path}?a=b HTTP/1.1\nHost: x",
-        "POST {path}? HTTP/1.1\nHost: a/b?c",
-        "POST {path} HTTP/1.1\nHost: x\nX-Forwarded-For: 1.2.3.4",
-        "POST {quoted} HTTP/1.1\nHost: x",
-        "POST {path} HTTP/1.1\nhost: x\nCONTENT-TYPE: application/json; charset=utf-8",
+        "POST {path}?a=b HTTP/1.1\nHost: localhost",
+        "POST {path}? HTTP/1.1\nHost: [::1]:80",
+        "POST {path} HTTP/1.1\nHost: localhost\nX-Forwarded-For: 1.2.3.4",
+        "POST {quoted} HTTP/1.1\nHost: localhost",
+        "POST {path} HTTP/1.1\nhost: localhost\nCONTENT-TYPE: application/json; charset=utf-8",
     ],
 )
 def test_unusual_ways_to_say_the_same(server: Server, bundle: Bundle, engine: Engine, text: str, head: str) -> None:
@@ -489,7 +489,7 @@ def test_unusual_ways_to_say_the_same(server: Server, bundle: Bundle, engine: En
 
 def test_expect_continue(server: Server, bundle: Bundle, engine: Engine, text: str) -> None:
     body = json.dumps({"text": text}).encode()
-    head = f"POST /v1/models/{bundle.name}:classify HTTP/1.1\nHost: x\nExpect: 100-continue\nContent-Length: "
+    head = f"POST /v1/models/{bundle.name}:classify HTTP/1.1\nHost: localhost\nExpect: 100-continue\nContent-Length: "
     with RawConnection(server) as raw:
         raw.send(f"{head}{len(body)}")
         assert raw.answer()[0] == 100
@@ -501,7 +501,7 @@ def test_expect_continue(server: Server, bundle: Bundle, engine: Engine, text: s
     assert closed
 
 
-@pytest.mark.parametrize("version", ["HTTP/1.0\nHost: x", "HTTP/1.1\nHost: x\nConnection: close"])
+@pytest.mark.parametrize("version", ["HTTP/1.0\nHost: localhost", "HTTP/1.1\nHost: localhost\nConnection: close"])
 def test_a_client_that_wants_one_answer_only(
     server: Server, bundle: Bundle, engine: Engine, text: str, version: str
 ) -> None:
@@ -511,7 +511,7 @@ def test_a_client_that_wants_one_answer_only(
     assert (status, got["label"], closed) == (200, engine.classify(text).label, True)
 
 
-@pytest.mark.parametrize("sent", [b"POST ", b"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{"])
+@pytest.mark.parametrize("sent", [b"POST ", b"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n{"])
 def test_a_client_that_leaves_halfway_harms_nobody(server: Server, bundle: Bundle, sent: bytes) -> None:
     path = f"/v1/models/{bundle.name}:classify".encode()
     for _ in range(5):
@@ -522,7 +522,7 @@ def test_a_client_that_leaves_halfway_harms_nobody(server: Server, bundle: Bundl
 
 
 @pytest.mark.parametrize(
-    "sent", [b"\x00\x01\x02\r\n\r\n", b"GET\r\n\r\n", b"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n"]
+    "sent", [b"\x00\x01\x02\r\n\r\n", b"GET\r\n\r\n", b"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n"]
 )
 def test_what_is_not_http_is_refused(server: Server, bundle: Bundle, sent: bytes) -> None:
     path = f"/v1/models/{bundle.name}:classify".encode()
