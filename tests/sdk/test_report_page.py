@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import Result
 from tests.sdk.full_report import RANGES, full, old
@@ -36,6 +37,7 @@ class Page(HTMLParser):
         self.faults += self.open
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._space(tag)
         self.tags.append((tag, dict(attrs)))
         if tag not in VOID:
             self.open.append(tag)
@@ -44,6 +46,7 @@ class Page(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
+        self._space(tag)
         if not self.open or self.open.pop() != tag:
             self.faults.append(f"/{tag}")
 
@@ -51,9 +54,13 @@ class Page(HTMLParser):
         if not self.open or self.open[-1] != "style":
             self.words.append(data)
 
+    def _space(self, tag: str) -> None:
+        if tag not in ("wbr", "span"):
+            self.words.append(" ")
+
     @property
     def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
+        return " ".join("".join(self.words).split())
 
     def named(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.tags if name == tag]
@@ -146,7 +153,6 @@ def test_its_policy_lets_in_its_own_style_only(page: Page) -> None:
         "block3/conv;block3/relu CONV_2D 62.0 % of the error",
         "44.0 % by its output’s range",
         "12.4 % by its weights",
-        "1.23 % of them lie beyond the grid",
         # quantising, ranges, pruning
         "mse 0.0078 kept",
         "percentile 0.0456 no",
@@ -172,6 +178,23 @@ def test_its_policy_lets_in_its_own_style_only(page: Page) -> None:
 )
 def test_every_number_is_on_it(page: Page, words: str) -> None:
     assert words in page.text
+
+
+def test_a_histogram_says_what_the_grid_is_too_small_for() -> None:
+    """Four bins from −2 to 2 over a grid from −1 to 1: the outer two lie beyond it."""
+    report = full()
+    histogram = {"low": -2.0, "high": 2.0, "float": [10, 60, 40, 15], "int8": [0, 70, 55, 0]}
+    report["culprits"] = [one | {"histogram": histogram} for one in report["culprits"][:1]]
+    report["culprits"][0]["grid"] = {"scale": 2 / 255, "zero_point": 0.5 - 1, "bits": 8}
+    html = render(report)
+    text = Page(html).text
+    assert "its values use 256 of 256 steps of 0.00784" in text
+    assert "20.00 % of them beyond the grid, and so clipped" in text
+    (path,) = re.findall(r'<path class="float" d="([^"]+)"', html)
+    heights = [100 - float(height) for height in re.findall(r"V([\d.]+)H", path)]
+    assert heights == pytest.approx([96 * np.log1p(n) / np.log1p(70) for n in (10, 60, 40, 15)], abs=0.06)
+    ends = [float(x) for x in re.findall(r'<line class="edge" x1="([\d.]+)%"[^>]* y1="-6"', html)]
+    assert ends == pytest.approx([25.96, 74.04], abs=0.01), "in a picture with 2 % of room at either side"
 
 
 def test_a_culprit_that_recovers_nothing_is_none(page: Page) -> None:

@@ -11,7 +11,14 @@ from edgekd.report.words import number
 _WIDE, _NARROW, _HEIGHT = 640.0, 260.0, 240.0  # px, of a plot on a desk and on a phone
 _CHARACTER, _LINE, _DOT = 7.0, 14.0, 6.0
 # Where a point's label may stand: offset in px, and how the text is anchored there.
-_PLACES = ((10, 4, "start"), (-10, 4, "end"), (0, -11, "middle"), (0, 20, "middle"), (9, -8, "start"), (9, 16, "start"))
+_PLACES = (
+    (0, -11, "middle"),
+    (0, 20, "middle"),
+    (10, 4, "start"),
+    (-10, 4, "end"),
+    (9, -8, "start"),
+    (9, 16, "start"),
+)
 Box = tuple[float, float, float, float]
 _LEAST_SPAN = 0.02  # of a share, that two points' noise may not fill the picture
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+import re
 from importlib import resources
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -39,5 +40,10 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": words.percent, "number": lambda value: f"{value:,}"}
+    environment.filters.update(percent=words.percent, number=words.whole, parts=_parts)
     return environment
+
+
+def _parts(name: str) -> list[str]:
+    """Where a line may break: after a separator."""
+    return re.split(r"(?<=[/;:._])(?=[^/;:._])", name)

@@ -45,7 +45,7 @@ def culprit(one: Report) -> dict[str, Any]:
     """A layer with what its error comes from, and its histogram over int8's grid."""
     grid, histogram = one.get("grid"), one.get("histogram")
     facts = []
-    if one.get("agreement"):
+    if (one.get("agreement") or 0) > 0:
         facts.append(f"{words.points(one['agreement'])} of agreement with the float model")
     for key, words_of in (("from_output", "by its output’s range"), ("from_weights", "by its weights")):
         if one.get(key) is not None:
@@ -57,8 +57,9 @@ def culprit(one: Report) -> dict[str, Any]:
         span = histogram["low"], histogram["high"]
         used = max(0, round((min(high, span[1]) - max(low, span[0])) / grid["scale"])) + 1
         facts.append(f"its values use {min(used, 2 * half)} of {2 * half} steps of {words.number(grid['scale'])}")
-        if one.get("saturation") is not None:
-            facts.append(f"{words.percent(one['saturation'])} of them lie beyond the grid and are clipped")
+        clipped = _beyond(histogram["float"], span, (low, high))
+        share = words.percent(clipped) if clipped >= 1e-4 else "less than 0.01 %" if clipped else "none"
+        facts.append(f"{share} of them beyond the grid, and so clipped")
         picture = charts.bars(histogram["float"], histogram["int8"], span, (low, high))
     return {
         "tensor": one["tensor"],
@@ -68,6 +69,16 @@ def culprit(one: Report) -> dict[str, Any]:
         "facts": facts,
         "picture": picture,
     }
+
+
+def _beyond(counts: Sequence[int], span: Sequence[float], grid: Sequence[float]) -> float:
+    """Share of a histogram's values in bins that lie wholly outside."""
+    width = (span[1] - span[0]) / len(counts)
+    starts = [span[0] + i * width for i in range(len(counts))]
+    outside = [
+        count for start, count in zip(starts, counts, strict=True) if start + width <= grid[0] or start >= grid[1]
+    ]
+    return sum(outside) / max(sum(counts), 1)
 
 
 def flips(flips: Report | None) -> dict[str, Any] | None:

@@ -45,6 +45,11 @@ def many(count: float | None) -> str:
     return f"{count:,.0f}"
 
 
+def whole(count: int) -> str:
+    """``12,501,632``."""
+    return f"{count:,}"
+
+
 def points(change: float | None) -> str:
     """A difference of two shares in percentage points, with its sign: ``−0.52 points``."""
     if change is None:
