@@ -1,20 +1,15 @@
-"""All that the server answers: ``ROUTES``, and the handlers of health, metadata, inference and ``:classify``."""
+"""All that the server answers, ``ROUTES``, and the handlers of what is no model's: health and metrics."""
 
 from __future__ import annotations
 
-from edgekd_runtime import __version__, metrics, wire
+from edgekd_runtime import metrics, protocols
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.reply import Headers, Post, Reply, json_reply
-from edgekd_runtime.routes import AnyRoute, ModelRoute, Route, Site
-
-
-def _constant(content: dict[str, object]) -> Post:
-    reply = json_reply(content)
-    return lambda body, headers: reply
+from edgekd_runtime.routes import AnyRoute, Route, Site
 
 
 def _live(site: Site) -> Post:
-    return _constant({"live": True})
+    return protocols.constant({"live": True})
 
 
 def _ready(site: Site) -> Post:
@@ -27,35 +22,6 @@ def _ready(site: Site) -> Post:
 
 def _metrics(site: Site) -> Post:
     return lambda body, headers: Reply(200, page(site), metrics.CONTENT_TYPE)
-
-
-def _server_metadata(site: Site) -> Post:
-    return _constant({"name": "edgekd-runtime", "version": __version__, "extensions": []})
-
-
-def _metadata(engine: Engine) -> Post:
-    return _constant(wire.model_metadata(engine))
-
-
-def _model_ready(engine: Engine) -> Post:
-    return _constant({"name": engine.bundle.name, "ready": True})
-
-
-def _infer(engine: Engine) -> Post:
-    def answer(body: bytes, headers: Headers) -> Reply:
-        return json_reply(wire.answer_infer(wire.parse_infer(body, engine), engine))
-
-    return answer
-
-
-def _classify(engine: Engine) -> Post:
-    write, takes = wire.ClassifyWriter(engine), engine.takes
-
-    def answer(body: bytes, headers: Headers) -> Reply:
-        request = wire.parse_classify(body, headers.get("content-type", ""), takes)
-        return Reply(200, write(request).encode("utf-8", "replace"))
-
-    return answer
 
 
 def page(site: Site) -> bytes:
@@ -102,16 +68,10 @@ def _info(engine: Engine) -> dict[str, str]:
     }
 
 
-_BASES = ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
-
 ROUTES: tuple[AnyRoute, ...] = (
-    Route("GET", "/v2", "Name and version of the server", _server_metadata),
     Route("GET", "/v2/health/live", "Whether the server runs", _live),
     Route("GET", "/healthz", "Whether the server takes requests", _ready),
     Route("GET", "/metrics", "Counters for Prometheus", _metrics),
     Route("GET", "/v2/health/ready", "Whether the server takes requests", _ready),
-    *(ModelRoute("GET", base, "What the model takes and gives", _metadata) for base in _BASES),
-    *(ModelRoute("GET", base + "/ready", "Whether the model takes requests", _model_ready) for base in _BASES),
-    *(ModelRoute("POST", base + "/infer", "Tensors in, tensors out", _infer) for base in _BASES),
-    ModelRoute("POST", "/v1/models/{model}:classify", "A text, picture or sound in, labels out", _classify),
+    *protocols.ROUTES,
 )

@@ -11,6 +11,9 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from tests.device.conftest import bundle, bundle_path, engine  # noqa: F401  # fixtures
 
+from edgekd_runtime.bundle import Bundle
+from edgekd_runtime.engine import Engine
+
 
 class TinyModel:
     """Builds a one-op ``.tflite`` tensor by tensor."""
@@ -117,3 +120,13 @@ def float_relu() -> bytes:
     model = TinyModel()
     x, y = (model.tensor(name, (1, 2, 3, 4), schema.TensorType.FLOAT32) for name in ("x", "y"))
     return model.build(schema.BuiltinOperator.RELU, 1, schema.BuiltinOptions.NONE, None, [x], y, 1)
+
+
+@pytest.fixture(scope="session")
+def dense(int8_dense: bytes) -> Engine:
+    return Engine(Bundle("dense", int8_dense, "int8", {"in": "x"}, {"out": "y"}))
+
+
+@pytest.fixture(scope="session")
+def add(float_add: Callable[[int], bytes]) -> Engine:
+    return Engine(Bundle("add", float_add(1), "float32", {"a": "a", "b": "b"}, {"c": "c"}))

@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner, Result
 from tests.runtime import files
 
-from edgekd_runtime import api, cli, wire
+from edgekd_runtime import api, cli
 from edgekd_runtime.bundle import Bundle, Golden, load_bundle
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.errors import BundleError, GoldenError, InputError, MissingExtraError
@@ -263,11 +263,6 @@ def test_open_inference_takes_files(ask: Any, pictures: Bundle, picture: bytes) 
     both = [entry, {"name": "in", "datatype": "FP32", "shape": [1, 2, 2, 1], "data": [0] * 4}]
     got = ask("/v2/models/eye/infer", json={"inputs": both})
     assert (got.status_code, got.json()["error"]) == (400, "send either 'image' or the model's own tensors, not both")
-
-
-def test_a_raw_body_is_the_whole_input() -> None:
-    assert wire.parse_classify(b"abc", "image/png", "image") == wire.ClassifyRequest([b"abc"])
-    assert wire.parse_classify(b"abc", "text/plain", None) == wire.ClassifyRequest(["abc"])
 
 
 # --- a server of its own ---

@@ -1,0 +1,31 @@
+"""JSON as bodies hold it: UTF-8, an object, and no NaN, which other languages' readers fail on."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from typing import Any
+
+from edgekd_runtime.errors import InputError
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """``bytes`` → JSON object. Raises ``InputError`` with the place of the fault."""
+    try:
+        value = _decode(body.removeprefix(codecs.BOM_UTF8).decode())
+    except UnicodeDecodeError as error:
+        raise InputError(f"the body is not UTF-8: {error.reason} at byte {error.start}") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from error
+    except (RecursionError, ValueError) as error:
+        raise InputError(f"the body is not JSON that can be read here: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError("the body must be a JSON object")
+    return value
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+_decode = json.JSONDecoder(parse_constant=_refuse_constant).decode

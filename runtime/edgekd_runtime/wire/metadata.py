@@ -1,0 +1,68 @@
+"""What a server and a model say of themselves in the Open Inference Protocol, and Triton's model configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgekd_runtime import __version__
+from edgekd_runtime.backend import TensorSpec
+from edgekd_runtime.engine import MAX_BATCH, Engine
+from edgekd_runtime.wire.datatypes import BYTES, DATATYPES
+from edgekd_runtime.wire.infer import LABEL, SCORE
+
+EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration")
+
+
+def server() -> dict[str, Any]:
+    """``GET /v2``."""
+    return {"name": "edgekd-runtime", "version": __version__, "extensions": list(EXTENSIONS)}
+
+
+def model(engine: Engine) -> dict[str, Any]:
+    """``GET /v2/models/NAME``. The raw input stands beside the tensor that it is turned into."""
+    inputs = [_described(spec, datatype_of(spec)) for spec in engine.inputs]
+    outputs = [_described(spec, "FP32") for spec in engine.outputs]
+    if preprocess := engine.bundle.preprocess:
+        parameters = {"instead_of": inputs[0]["name"], "media_types": list(preprocess.media_types)}
+        inputs.append({"name": preprocess.media, "datatype": BYTES, "shape": [-1], "parameters": parameters})
+    if engine.bundle.labels:
+        outputs.append({"name": LABEL, "datatype": BYTES, "shape": [-1]})
+        outputs.append({"name": SCORE, "datatype": "FP32", "shape": [-1]})
+    return {
+        "name": engine.bundle.name,
+        "versions": [engine.bundle.version],
+        "platform": f"edgekd_{engine.backend.name}",
+        "inputs": inputs,
+        "outputs": outputs,
+        "parameters": {"precision": engine.bundle.precision, "labels": list(engine.bundle.labels)},
+    }
+
+
+def datatype_of(spec: TensorSpec) -> str:
+    """An integer input is offered as FP32 when it has a scale: the engine quantises."""
+    return "FP32" if spec.scale else DATATYPES[spec.dtype]
+
+
+def _described(spec: TensorSpec, datatype: str) -> dict[str, Any]:
+    return {"name": spec.name, "datatype": datatype, "shape": [-1, *spec.shape[1:]]}
+
+
+def config(engine: Engine) -> dict[str, Any]:
+    """``GET /v2/models/NAME/config``: the same as Triton's ModelConfig, whose ``dims`` leave out the batch.
+
+    https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_model_configuration.md
+    """
+    described = model(engine)
+    return {
+        "name": described["name"],
+        "platform": described["platform"],
+        "backend": "edgekd",
+        "max_batch_size": MAX_BATCH,
+        "input": [_configured(one) for one in described["inputs"]],
+        "output": [_configured(one) for one in described["outputs"]],
+    }
+
+
+def _configured(one: dict[str, Any]) -> dict[str, Any]:
+    kind = "STRING" if one["datatype"] == BYTES else one["datatype"]
+    return {"name": one["name"], "data_type": f"TYPE_{kind}", "dims": one["shape"][1:] or [1]}
