@@ -522,7 +522,8 @@ def test_a_client_that_leaves_halfway_harms_nobody(server: Server, bundle: Bundl
 
 
 @pytest.mark.parametrize(
-    "sent", [b"\x00\x01\x02\r\n\r\n", b"GET\r\n\r\n", b"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n"]
+    "sent",
+    [b"\x00\x01\x02\r\n\r\n", b"GET\r\n\r\n", b"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n"],
 )
 def test_what_is_not_http_is_refused(server: Server, bundle: Bundle, sent: bytes) -> None:
     path = f"/v1/models/{bundle.name}:classify".encode()

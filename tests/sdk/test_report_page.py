@@ -228,6 +228,29 @@ def test_pictures_have_names_and_headings_an_order(page: Page) -> None:
     assert [one["lang"] for one in page.named("html")] == ["en"]
 
 
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_colours_can_be_read(theme: int) -> None:
+    """WCAG 2: contrast of 4.5 for words, 3 for what pictures are drawn with, on both grounds of either theme."""
+    css = render(full()).split("<style>")[1].split("</style>")[0]
+    colours = dict(re.findall(r"--([\w-]+): #(\w{6})", css.split("prefers-color-scheme: dark")[theme]))
+    for ground in ("page", "panel"):
+        for name, least in {"ink": 7, "soft": 4.5, "good": 4.5, "warn": 4.5, "bad": 4.5, "float": 3, "int8": 3}.items():
+            assert contrast(colours[name], colours[ground]) >= least, (name, ground)
+    assert contrast(colours["int8"], colours["float-fill"]) >= 1.5, "a line on an area; they differ in hue as well"
+
+
+def contrast(one: str, other: str) -> float:
+    """Of two colours ``rrggbb``, by the formula of WCAG 2."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
 def test_bars_are_as_long_as_their_numbers(page: Page) -> None:
     """The worst layer's fills its place; a layer of half its error has half of it."""
     html = render(full())
