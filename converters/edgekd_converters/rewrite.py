@@ -43,6 +43,10 @@ class Draft:
         self._model.buffers.append(new_buffer(value))
         return self._tensor("constant", value.shape, str(value.dtype), len(self._model.buffers) - 1)
 
+    def tensor(self, shape: Sequence[int]) -> int:
+        """A new float32 tensor, for ``write`` to make."""
+        return self._tensor("raw", shape, "float32", 0)
+
     def call(self, name: str, inputs: Sequence[int], shape: Sequence[int], options: Any = None) -> int:
         """An op that makes one new float32 tensor."""
         return self.calls(name, inputs, [shape], options)[0]
@@ -65,6 +69,11 @@ class Draft:
             op.builtinOptionsType = getattr(schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
         self._main.operators.append(op)
         self._changed = True
+
+    def name(self, index: int) -> str:
+        """Of a tensor, an old or a new one."""
+        name: str | bytes = self._main.tensors[index].name
+        return name.decode() if isinstance(name, bytes) else name
 
     def finish(self) -> Graph:
         """The graph as written; the very same one if all was kept."""

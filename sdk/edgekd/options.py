@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.errors import DataError, UsageError
+from edgekd.metric import Metric
 from edgekd_converters.load.equivalence import TOLERANCE
 from edgekd_converters.load.source import LoadOptions
 from edgekd_converters.prune import PruneOptions
@@ -19,14 +20,15 @@ from edgekd_runtime.bundle import is_name
 class ConvertOptions:
     """What to convert, with what data, into what.
 
-    ``max_drop``: how much accuracy (a fraction of 1) int8 may lose on ``evaluation`` against the model as it was given;
-    None leaves the gate open. ``prune_rounds``: prune and recover in turn so often, a share of the way each time.
-    ``teacher``: recover under this model instead of the student as it was given. The seed here governs pruning and
-    recovery too. ``labels``: names of the classes of a model that has none of its own. ``samples`` may be an iterable,
-    see :func:`edgekd.rows.read_rows`. ``load``: what the model itself leaves open. ``preprocess``: what files of
-    pictures or sounds go through, see :func:`edgekd.preprocessing.preprocess_for`. ``tolerance``: share of an output's
-    range by which the float graph may differ from the source. ``strict``: what the linter finds is an error.
-    ``command``: the words that were typed, for the report.
+    ``max_drop``: by how much int8 may be worse on ``evaluation`` than the model as it was given, in ``metric`` (see
+    :func:`edgekd.metric.drop`; None takes the one that fits the data); None leaves the gate open. ``prune_rounds``:
+    prune and recover in turn so often, a share of the way each time. ``teacher``: recover under this model instead of
+    the student as it was given. The seed here governs pruning and recovery too. ``labels``: names of the classes of a
+    model that has none of its own. ``samples`` may be an iterable, see :func:`edgekd.rows.read_rows`. ``load``: what
+    the model itself leaves open. ``preprocess``: what files of pictures or sounds go through, see
+    :func:`edgekd.preprocessing.preprocess_for`. ``tolerance``: share of an output's range by which the float graph may
+    differ from the source. ``strict``: what the linter finds is an error. ``command``: the words that were typed, for
+    the report.
     """
 
     student: Path
@@ -41,6 +43,7 @@ class ConvertOptions:
     version: str = "1"
     max_samples: int = 1000
     max_drop: float | None = None
+    metric: Metric | None = None
     seed: int = 0
     labels: Path | None = None
     prune: PruneOptions | None = None

@@ -11,18 +11,22 @@ from typing import Any
 import numpy as np
 
 from edgekd import scope
-from edgekd.errors import GateError, UsageError
+from edgekd.culprits import find_culprits
+from edgekd.errors import UsageError
+from edgekd.flips import find_flips
+from edgekd.gate import judge, refusal
 from edgekd.inputs import Inputs, count, golden_files, take
+from edgekd.layers import layer_errors, some_rows
+from edgekd.metrics import Truth, score
 from edgekd.opening import Opening, open_source, open_teacher
 from edgekd.options import ConvertOptions
 from edgekd.report import SCHEMA_VERSION
 from edgekd.report.describe import describe_origin, describe_samples, describe_source, describe_stages
 from edgekd.report.page import render
 from edgekd.report.read import PAGE, REPORT
-from edgekd.report.words import percent
 from edgekd.shrink import shrink
 from edgekd.stages import Stages
-from edgekd.verify import LayerError, Score, layer_errors, open_graph, run_graph, score, side_by_side
+from edgekd.verify import open_graph, run_graph, side_by_side
 from edgekd.versions import machine, versions
 from edgekd_converters.calibrate import calibrate_minmax
 from edgekd_converters.condition import condition
@@ -35,7 +39,6 @@ from edgekd_runtime import atomic
 from edgekd_runtime.bundle import Bundle, Golden, Scores, load_bundle
 from edgekd_runtime.engine import Engine
 
-_LAYER_SAMPLES = 100
 _GOLDEN_SAMPLES = 16
 
 
@@ -66,14 +69,23 @@ def convert(options: ConvertOptions, stages: Stages | None = None) -> ConvertRes
         int8_graph = quantize_int8(float_graph, ranges)
     with stages.stage("verify"):
         runs = side_by_side([*(step.graph for step in made[:-1]), float_graph, int8_graph], data.judged)
-        scores = [score(run.outputs, runs[0].outputs, data.targets) for run in runs]
-        quantised = score(runs[-1].outputs, runs[-2].outputs, data.targets)
-        layers = layer_errors(float_graph, int8_graph, take(data.samples, slice(_LAYER_SAMPLES)))
+        truth = Truth(classes=data.targets)
+        scores = [score(run.outputs, truth, runs[0].outputs) for run in runs]
+        quantised = score(runs[-1].outputs, truth, runs[-2].outputs)
+        flips = None
+        if quantised.agreement is not None:
+            before, after = (run.outputs.argmax(1) for run in runs[-2:])
+            flips = find_flips(before, after, data.targets, source.labels)
         foreign = None if data.out_of_scope is None else run_graph(int8_graph, data.out_of_scope)
         kind = scope.kind_of(runs[-2].outputs)
         bounds = None if data.targets is None else scope.measure(runs[-1].outputs, foreign, kind)
+    with stages.stage("look into layers") as step:
+        layers = layer_errors(float_graph, int8_graph, some_rows(data.judged, float_graph))
+        culprits = find_culprits(float_graph, int8_graph, data.judged, layers, step.advance)
     with stages.stage("gate"):
-        gate = _gate(options.max_drop, scores, layers)
+        verdict = judge(options.metric, options.max_drop, scores)
+        if not verdict.met:
+            raise refusal(verdict, "int8", culprits, shrunk=len(scores) > 2)
     with stages.stage("package"):
         bundle = _bundle(options, name, source, int8_graph, kind, bounds)
         report = {
@@ -93,10 +105,12 @@ def convert(options: ConvertOptions, stages: Stages | None = None) -> ConvertRes
             "judged_on": {"file": "samples" if data.evaluation is None else "eval", "rows": count(data.judged)},
             "calibration_samples": count(data.samples),
             "stages": describe_stages(made, int8_graph, scores, [run.invoke_us for run in runs]),
-            "worst_layer": _layer(layers[0]),
-            "layers": [_layer(layer) for layer in layers],
+            "flips": flips.to_dict(source.labels) if flips else None,
+            "worst_layer": layers[0].to_dict(),
+            "layers": [layer.to_dict() for layer in layers],
+            "culprits": [culprit.to_dict() for culprit in culprits],
             "out_of_scope": bounds.to_dict() if bounds else None,
-            "gate": gate,
+            "gate": verdict.to_dict(),
             "command": list(options.command),
             "distilled": describe_origin(student, data.files),
             "seed": options.seed,
@@ -115,29 +129,6 @@ def plan(options: ConvertOptions, prune: PruneOptions, stages: Stages | None = N
     source = open_source(options, stages)
     with stages.stage("plan") as step:
         return plan_pruning(source.graph, source.data.samples, prune, step.advance)
-
-
-def _layer(error: LayerError) -> dict[str, Any]:
-    return {"tensor": error.tensor, "op": error.op, "relative_rmse": error.relative_rmse}
-
-
-def _gate(max_drop: float | None, scores: list[Score], layers: list[LayerError]) -> dict[str, float | None]:
-    """The limit and the drop, fractions of 1, None where not given. Raises ``GateError`` when the limit is passed.
-
-    ``scores`` are the loaded model's first, the last float model's next to last, and int8's.
-    """
-    before, between, after = scores[0].accuracy, scores[-2].accuracy, scores[-1].accuracy
-    if before is None or between is None or after is None:
-        return {"max_drop": max_drop, "drop": None}
-    # 0.92 − 0.91 is a little more than 0.01 in binary.
-    if max_drop is not None and before - after > max_drop + 1e-9:
-        shrunk = f"; it was {percent(between)} before quantising" if len(scores) > 2 else ""
-        raise GateError(
-            f"gate: int8 loses {percent(before - after)} of accuracy on --eval ({percent(before)} → "
-            f"{percent(after)}), more than --max-drop {max_drop} allows{shrunk}; the worst layer is "
-            f"{layers[0].op} {layers[0].tensor!r} with {percent(layers[0].relative_rmse)} error. Nothing was written"
-        )
-    return {"max_drop": max_drop, "drop": before - after}
 
 
 def _bundle(

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from conformance_cases import FAMILIES, Made
-from edgekd.verify import layer_errors, run_graph
+from edgekd.layers import layer_errors
+from edgekd.verify import run_graph
 from edgekd_converters.calibrate import calibrate_minmax
 from edgekd_converters.condition import condition
 from edgekd_converters.cost import count_macs, graph_shapes, op_macs

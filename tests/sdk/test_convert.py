@@ -65,7 +65,8 @@ def test_the_report(converted: Path, student_folder: Path, task: Any) -> None:
     assert 0 < errors[0] < 0.1
     assert {"GATHER", "SUM", "MUL", "FULLY_CONNECTED"} <= {layer["op"] for layer in layers}
     drop = report["accuracy"]["float"] - report["accuracy"]["int8"]
-    assert report["gate"] == {"max_drop": 0.2, "drop": pytest.approx(drop, abs=1e-12)}
+    assert (report["gate"]["metric"], report["gate"]["max_drop"], report["gate"]["met"]) == ("accuracy", 0.2, True)
+    assert report["gate"]["drop"] == pytest.approx(drop, abs=1e-12)
     assert report["files"]["samples"] == hashlib.sha256(task.train.read_bytes()).hexdigest()
     assert report["files"]["eval"] == hashlib.sha256(task.eval.read_bytes()).hexdigest()
     assert report["files"]["student"] == hashlib.sha256((student_folder / "student.keras").read_bytes()).hexdigest()
@@ -145,7 +146,8 @@ def test_the_least_that_is_needed(cli: Cli, student_folder: Path, task: Any, tmp
     assert report == report_of(tmp_path / "out")
     assert report["accuracy"] is None
     assert report["out_of_scope"] is None
-    assert report["gate"] == {"max_drop": None, "drop": None}
+    assert (report["gate"]["metric"], report["gate"]["max_drop"]) == ("agreement", None)
+    assert report["gate"]["drop"] == pytest.approx(1 - report["agreement"])
     assert report["judged_on"] == {"file": "samples", "rows": 2}
     bundle = load_bundle(tmp_path / "out/out.edgekd")
     assert (bundle.threshold, bundle.answers) == (None, {})
@@ -192,12 +194,16 @@ class TestGate:
     ) -> None:
         arguments = ["convert", student_folder, "--samples", task.train, "--eval", task.eval, "--max-drop", "0.05"]
         message = fails(3, *arguments, "--output", tmp_path / "out")
-        found = re.search(r"loses ([\d.]+) % .*\(([\d.]+) % → ([\d.]+) %\).*worst layer is (\w+) '(.+)' with", message)
+        found = re.search(
+            r"loses ([\d.]+) % .*\(([\d.]+) % → ([\d.]+) %\).*culprits: (\w+) '(\S+)' "
+            r"\(([\d.]+) % of the error, by its output's range\)",
+            message,
+        )
         assert found
         drop, before, after = (float(number) for number in found.groups()[:3])
         assert drop == pytest.approx(before - after, abs=0.011)
         assert drop > 20
-        assert found[4] in ("SUM", "MUL", "FULLY_CONNECTED")
+        assert (found[4], float(found[6]) > 90) == ("SUM", True)
         assert "--max-drop 0.05" in message
         assert not (tmp_path / "out").exists()
 

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from edgekd.errors import EdgekdError
+from edgekd.metric import METRICS, metric_name
 from edgekd_runtime.errors import RuntimeFault
 
 
@@ -39,6 +40,11 @@ def typed() -> tuple[str, ...]:
     return words
 
 
+def _metric(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """``macro-f1`` → ``macro_f1``."""
+    return value and value.replace("-", "_")
+
+
 PATH = click.Path(path_type=Path)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
@@ -48,6 +54,13 @@ text_column_option = click.option(
 )
 label_column_option = click.option(
     "--label-column", default="label", show_default=True, help="Column that holds the label."
+)
+metric_option = click.option(
+    "--metric",
+    type=click.Choice([metric_name(metric) for metric in METRICS]),
+    callback=_metric,
+    help="What to judge by. [default: accuracy of a classifier, auc or mse where the data say so, else closeness to "
+    "the float model]",
 )
 seed_option = click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Makes a run repeat."

@@ -11,6 +11,7 @@ from edgekd.cli import common, preprocess, shrink, source
 from edgekd.errors import UsageError
 
 if TYPE_CHECKING:
+    from edgekd.metric import Metric
     from edgekd.options import ConvertOptions
     from edgekd.stages import Stages
     from edgekd_converters.prune import PruneOptions
@@ -36,8 +37,9 @@ if TYPE_CHECKING:
 @click.option(
     "--max-drop",
     type=common.FiniteRange(0, 1),
-    help="Fail (exit 3) when int8 loses more accuracy on --eval than this against STUDENT, e.g. 0.01.",
+    help="Fail (exit 3) when int8 loses more of --metric on --eval than this against STUDENT, e.g. 0.01 of accuracy.",
 )
+@common.metric_option
 @click.option(
     "--max-samples",
     type=click.IntRange(1),
@@ -71,6 +73,7 @@ def command(
     text_column: str,
     label_column: str,
     max_drop: float | None,
+    metric: Metric | None,
     max_samples: int,
     labels: Path | None,
     out_of_scope: Path | None,
@@ -110,6 +113,7 @@ def command(
         version=model_version,
         max_samples=max_samples,
         max_drop=max_drop,
+        metric=metric,
         seed=seed,
         labels=labels,
         prune=shrink.prune_options(given, seed),

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from typing import Any
 
 from edgekd.fits import public_inputs, public_outputs
+from edgekd.metrics import Score
 from edgekd.opening import Opening
 from edgekd.shrink import Snapshot
 from edgekd.student import Student, record_of
-from edgekd.verify import Score
 from edgekd_converters.cost import count_macs, count_parameters
 from edgekd_converters.graph import Graph, Tensor
 from edgekd_converters.prune import PrunePlan

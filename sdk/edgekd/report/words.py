@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from edgekd.metric import Metric
+
 _NONE = "–"
 
 
@@ -73,6 +75,11 @@ def fixed(value: float | None, digits: int) -> str:
     return _NONE if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
+def metric_value(metric: Metric, value: float | None) -> str:
+    """A share in percent, a squared error as a number; nothing measured → a dash."""
+    return f"{value:.4g}" if metric == "mse" and value is not None else percent(value)
+
+
 def decibels(value: float | None) -> str:
     """``37.5 dB``; no error at all, or nothing to measure → a dash."""
     return _NONE if value is None else f"{fixed(value, 1)} dB"
@@ -81,3 +88,4 @@ def decibels(value: float | None) -> str:
 def number(value: float | None, digits: int = 3) -> str:
     """So many significant digits, with a true minus."""
     return _NONE if value is None else f"{value:.{digits}g}".replace("-", "−")
+    return _NONE if value is None else f"{value:.1f} dB"
