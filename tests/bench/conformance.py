@@ -29,7 +29,7 @@ from conformance_records import Record, read, save
 HERE = Path(__file__).parent
 PAGE = ROOT / "docs/conformance.md"
 NODE = "node"
-NODES_AT_ONCE = 60
+NODES_AT_ONCE = 40
 ASKED = {"keras": 0.95, "light": 1.0, "light-drawn": 1.0}
 
 
