@@ -83,4 +83,4 @@ def _filter() -> bool:
     if libc.prctl(_SET_NO_NEW_PRIVS, 1, 0, 0, 0):  # without it only root may
         return False
     whole = _Program(len(program), instructions)
-    return libc.syscall(calls.seccomp, _FILTER, _ALL_THREADS, ctypes.byref(whole)) == 0
+    return bool(libc.syscall(calls.seccomp, _FILTER, _ALL_THREADS, ctypes.byref(whole)) == 0)
