@@ -10,11 +10,12 @@ uvicorn takes its pure-Python protocol and every request goes through ASGI: slow
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from edgekd_runtime.lanes import Handler
 from edgekd_runtime.poll import BusyPoll
@@ -144,6 +145,7 @@ def direct_protocol(
             self.url, self.expect_100_continue = url, expects
             self.headers += headers
             super().on_headers_complete()
+            self.cycle.send = partial(_send_if_there, self.cycle, self.cycle.send)  # type: ignore[method-assign]
 
         def _may_answer(self) -> bool:
             """A plain POST, and nobody waits."""
@@ -163,6 +165,13 @@ def direct_protocol(
             self.on_response_complete()  # uvicorn's: counts the request and arms the keep-alive timer
 
     return DirectProtocol
+
+
+async def _send_if_there(cycle: RequestResponseCycle, send: Callable[[Any], Awaitable[None]], message: Any) -> None:
+    """Of requests sent ahead uvicorn tells only the newest that the client has left; the others would fail to write."""
+    if cycle.transport.is_closing():
+        cycle.disconnected = True
+    await send(message)
 
 
 class _Pending:

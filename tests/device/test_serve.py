@@ -8,6 +8,7 @@ import re
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -519,6 +520,15 @@ def test_a_client_that_leaves_halfway_harms_nobody(server: Server, bundle: Bundl
             raw.sock.sendall(sent.replace(b"{path}", path))
     assert ask(server.connection(), "GET", "/v2/health/live")[0] == 200
     # … and does not fill the log: the fixture finds that out.
+
+
+def test_a_client_that_asks_much_and_hangs_up_does_not_fill_the_log(server: Server, bundle: Bundle) -> None:
+    head = f"POST /v1/models/{bundle.name}:classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
+    for cut in range(40):
+        with RawConnection(server) as raw:
+            raw.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, at the end
+            raw.sock.sendall(f"{head}Content-Length: 5\r\n\r\nhello".encode() * 100 + head.encode()[:cut])
+    assert ask(server.connection(), "GET", "/v2/health/live")[0] == 200  # the fixture looks at the log
 
 
 @pytest.mark.parametrize(
