@@ -114,5 +114,5 @@ def finish(name: str, result: dict[str, Any], rows: Sequence[Sequence[str]], hea
         table.add_column(heading, justify="right" if i else "left")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
     print("written:", path)

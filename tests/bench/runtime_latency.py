@@ -1,0 +1,117 @@
+"""One client, every way in turn: the bare call, the bare echo of the same bytes, the server."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from common import percentile
+from runtime_models import Served
+from runtime_ours import Running
+from runtime_process import Address, connect, free_port
+
+_BLOCK, _SETTLE = 60, 10  # requests in a row, of which the first are not counted: caches and the server's polling
+LIMITS_US = {"ipc": 20.0, "unix": 60.0, "tcp": 80.0}
+"""What the server may take on top of the bare call and the bare echo, at the median."""
+Figures = dict[str, float]
+
+
+def measure(model: Served, running: Running, request: bytes, rounds: int) -> dict[str, Figures]:
+    """Way → p50 and p99 in microseconds, and ``extra``, what the server adds to ``bare`` and its ``echo``."""
+    with ExitStack() as stack:
+        calls: dict[str, Callable[[], object]] = {"bare": bare_call(model)}
+        ways: dict[str, tuple[Address, bytes]] = {"tcp": (running.port, request), "unix": (running.uds, request)}
+        for way, (address, sent) in ways.items():
+            served = stack.enter_context(connect(address))
+            reply_bytes = _first_reply(served, sent)
+            echo_address = free_port() if way == "tcp" else running.uds.with_name(f"echo-{way}.sock")
+            echo = stack.enter_context(echoing(echo_address, len(sent), reply_bytes))
+            calls[f"echo {way}"] = _call(echo, sent, reply_bytes)
+            calls[way] = _call(served, sent, reply_bytes)
+        taken = in_turn(calls, rounds)
+    figures = {name: {"p50": percentile(times, 50), "p99": percentile(times, 99)} for name, times in taken.items()}
+    for way in ways:
+        figures[way]["extra"] = figures[way]["p50"] - figures["bare"]["p50"] - figures[f"echo {way}"]["p50"]
+    return figures
+
+
+def bare_call(model: Served) -> Callable[[], object]:
+    """What must be done in any case: invoke, and of a text the preprocessing."""
+    engine, row, text = model.engine, [model.row], model.text
+    if text is not None:
+        return lambda: engine.invoke(engine.preprocess(text))
+    return lambda: engine.invoke(row)
+
+
+def in_turn(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Microseconds of each call, in blocks, so that a machine whose speed drifts is fair to all."""
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    clock = time.perf_counter_ns
+    gc.collect()
+    gc.disable()
+    for _ in range(rounds):
+        for name, call in calls.items():
+            for i in range(_BLOCK):
+                start = clock()
+                call()
+                if i >= _SETTLE:
+                    taken[name].append((clock() - start) / 1000)
+    gc.enable()
+    return taken
+
+
+def _call(connection: socket.socket, request: bytes, reply_bytes: int) -> Callable[[], object]:
+    """Sends, and reads as many bytes as the answer has: the same work for the server and for the echo."""
+    send, receive = connection.sendall, connection.recv
+
+    def call() -> None:
+        send(request)
+        pending = reply_bytes
+        while pending > 0:
+            received = len(receive(1 << 18))
+            if not received:
+                raise RuntimeError("the server closed the connection")
+            pending -= received
+
+    return call
+
+
+def _first_reply(connection: socket.socket, request: bytes) -> int:
+    """How many bytes the answer has; it is complete when nothing more comes."""
+    connection.sendall(request)
+    count = len(connection.recv(1 << 18))
+    connection.settimeout(0.3)
+    try:
+        while received := len(connection.recv(1 << 18)):
+            count += received
+    except TimeoutError:
+        pass
+    connection.settimeout(30)
+    return count
+
+
+@contextmanager
+def echoing(address: Address, request_bytes: int, reply_bytes: int) -> Iterator[socket.socket]:
+    """A connection to ``echo.py``."""
+    program = Path(__file__).with_name("echo.py")
+    command = [sys.executable, str(program), str(address), str(request_bytes), str(reply_bytes)]
+    with subprocess.Popen(command) as process:
+        try:
+            for _ in range(500):
+                try:
+                    connection = connect(address)
+                    break
+                except OSError:
+                    time.sleep(0.02)
+            else:
+                raise RuntimeError(f"the echo does not listen on {address}")
+            with connection:
+                yield connection
+        finally:
+            process.terminate()
