@@ -167,8 +167,8 @@ def test_its_policy_lets_in_its_own_style_only(page: Page) -> None:
         "the batch of unknown size became 1",
         "A score below 0.457 counts as out of scope: 95.10 % of the labelled rows are accepted, 46.00 % of the rows",
         # again
-        "edgekd distill --data train.csv --output student",
-        "edgekd convert student --samples train.csv --output 'my build'",
+        "edgekd distill \\ --data train.csv \\ --output student",
+        "edgekd convert student \\ --samples train.csv \\ --output 'my build'",
         "tensorflow 2.19.0",
         "Linux x86_64, 2 cores",
         "prune 56.31 s",
@@ -360,6 +360,6 @@ def test_a_conversion_writes_it(converted: Path, cli: Cli, tmp_path: Path) -> No
         assert wanted in page.text
     for one in report["layers"]:
         assert one["tensor"] in page.text
-    assert "edgekd distill --data" in page.text
+    assert "edgekd distill \\ --data" in page.text
     assert cli("report", converted, "--output", tmp_path / "again.html", "--quiet").exit_code == 0
     assert (tmp_path / "again.html").read_text("utf-8") == html, "report.json and what is beside it is all it takes"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from edgekd.report.words import number
 
@@ -145,22 +146,34 @@ def _steps(heights: Sequence[float]) -> str:
 def _placed(
     numbers: Sequence[int], names: Sequence[str], xs: Sequence[float], ys: Sequence[float]
 ) -> tuple[Point, ...]:
-    """Every label where it covers the fewest points and labels, on a desk and on a phone, where it is a number only."""
-    taken = {width: [_box(x, y, width) for x, y in zip(xs, ys, strict=True)] for width in (_WIDE, _NARROW)}
+    """Every label where it covers the least, on a desk and on a phone, where it is a number only."""
+    path = [*zip(xs, ys, strict=True)]
+    between = [
+        (x + share * (then_x - x), y + share * (then_y - y))
+        for (x, y), (then_x, then_y) in pairwise(path)
+        for share in (0.04, *(k / 20 for k in range(1, 20)), 0.96)
+    ]
+    taken = {width: [_box(x, y, width) for x, y in path] for width in (_WIDE, _NARROW)}
     points = []
     for key, name, x, y in zip(numbers, names, xs, ys, strict=True):
         letters = {_WIDE: len(name) + 2, _NARROW: 1}
         boxes = {place: {w: _box(x, y, w, place, letters[w]) for w in taken} for place in _PLACES}
-        place = min(_PLACES, key=lambda place: sum(_cost(box, w, taken[w]) for w, box in boxes[place].items()))
+        costs = {
+            place: sum(_cost(box, width, taken[width], between) for width, box in boxes[place].items())
+            for place in _PLACES
+        }
+        place = min(_PLACES, key=costs.__getitem__)
         for width, box in boxes[place].items():
             taken[width].append(box)
         points.append(Point(key, name, x, y, *place))
     return tuple(points)
 
 
-def _cost(box: Box, width: float, taken: Sequence[Box]) -> int:
+def _cost(box: Box, width: float, taken: Sequence[Box], path: Sequence[tuple[float, float]]) -> float:
+    """What a label at ``box`` would cover; the path between the points counts half."""
     inside = box[0] >= 0 and box[2] <= width and box[1] >= 0 and box[3] <= _HEIGHT
-    return sum(_overlap(box, other) for other in taken) + (not inside)
+    crossed = any(box[0] < x * width / 100 < box[2] and box[1] < y * _HEIGHT / 100 < box[3] for x, y in path)
+    return sum(_overlap(box, other) for other in taken) + (not inside) + crossed / 2
 
 
 def _box(x: float, y: float, width: float, place: tuple[int, int, str] = (0, 0, ""), letters: int = 0) -> Box:

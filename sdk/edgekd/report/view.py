@@ -195,5 +195,10 @@ def _scatter(stages: Sequence[dict[str, Any]], metric: str) -> charts.Scatter | 
 
 
 def _commands(report: Report) -> list[str]:
+    """As a shell takes them, an option a line."""
     typed = [(report.get("distilled") or {}).get("command"), report.get("command")]
-    return [shlex.join(map(str, command)) for command in typed if command]
+    return [
+        " ".join(f"\\\n  {word}" if word.startswith("--") else word for word in map(shlex.quote, map(str, command)))
+        for command in typed
+        if command
+    ]
