@@ -76,7 +76,8 @@ def find_culprits(
             found.append(Culprit(layer.tensor, layer.op.name if layer.op else INPUT, recovers, agreement))
     found.sort(key=lambda one: -one.recovers)
     saturation = {error.tensor: error.saturation for error in layers}
-    shown = histograms(float_graph, int8_graph, columns, [one.tensor for one in found[:_DETAILED]])
+    rows = some_rows(columns, float_graph)  # all their values are held in memory
+    shown = histograms(float_graph, int8_graph, rows, [one.tensor for one in found[:_DETAILED]])
     by_tensor = {layer.tensor: layer for layer in trial.layers}
     detailed = [
         Culprit(

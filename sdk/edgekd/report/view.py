@@ -6,12 +6,12 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
+from edgekd.metric import ERRORS, Metric, drop
 from edgekd.report import charts, sections, words
 from edgekd.report.sections import Ranges, Report
 
 _STAGES = {"loaded": "float, as loaded", "pruned": "pruned", "recovered": "recovered"}
-_ERRORS = ("mse", "relative_rmse")  # of these, less is better
-_METRICS = {
+_METRICS: dict[Metric, str] = {
     "accuracy": "accuracy",
     "macro_f1": "macro-F1",
     "auc": "AUC",
@@ -28,7 +28,7 @@ def view(report: Report, ranges: Ranges | None) -> dict[str, Any]:
     return {
         "report": report,
         "metric": _METRICS[metric],
-        "less_is_better": metric in _ERRORS,
+        "less_is_better": metric in ERRORS,
         "lede": _lede(report, metric),
         "gate": _gate(report, metric),
         "tiles": _tiles(report, metric),
@@ -52,9 +52,9 @@ def view(report: Report, ranges: Ranges | None) -> dict[str, Any]:
     }
 
 
-def _metric(report: Report) -> str:
+def _metric(report: Report) -> Metric:
     """What the model is judged by: the gate's, or in a report that does not name one, what its stages have."""
-    named: str | None = report["gate"].get("metric")
+    named: Metric | None = report["gate"].get("metric")
     if named is not None:
         return named
     if report["accuracy"]:
@@ -62,15 +62,11 @@ def _metric(report: Report) -> str:
     return "relative_rmse" if report["agreement"] is None else "agreement"
 
 
-def _worth(metric: str, value: float | None) -> str:
-    return words.number(value, 4) if metric == "mse" else words.percent(value)
-
-
-def _change(metric: str, before: float | None, after: float | None) -> str:
+def _change(metric: Metric, before: float | None, after: float | None) -> str:
     if before is None or after is None:
         return ""
     if metric == "mse":
-        return f"{100 * (after - before) / max(before, 1e-30):+.2f} %".replace("-", "−")
+        return f"{100 * drop(metric, before, after):+.2f} %".replace("-", "−")
     return words.points(after - before)
 
 
@@ -86,7 +82,7 @@ def _ends(report: Report) -> tuple[dict[str, Any], dict[str, Any]]:
     return sides[0], sides[1]
 
 
-def _lede(report: Report, metric: str) -> str:
+def _lede(report: Report, metric: Metric) -> str:
     """The result in one sentence."""
     before, after = _ends(report)
     kind = "full-integer int8 model" if report["precision"] == "int8" else f"model in {report['precision']}"
@@ -102,37 +98,38 @@ def _lede(report: Report, metric: str) -> str:
     if metric == "relative_rmse":
         return f"{start} Its outputs differ from the float model’s by {words.percent(worth)} (RMSE) on {held}."
     was = before.get(metric)
-    since = "" if was is None else f", {_beside(metric, was, worth)} the float model’s {_worth(metric, was)}"
-    return f"{start} Its {_METRICS[metric]} on {held} is {_worth(metric, worth)}{since}."
+    since = (
+        "" if was is None else f", {_beside(metric, was, worth)} the float model’s {words.metric_value(metric, was)}"
+    )
+    return f"{start} Its {_METRICS[metric]} on {held} is {words.metric_value(metric, worth)}{since}."
 
 
-def _beside(metric: str, before: float, after: float) -> str:
+def _beside(metric: Metric, before: float, after: float) -> str:
     change = _change(metric, before, after)
     if change[0] == "±" or before == after:
         return "the same as"
     return f"{change[1:]} {'above' if after > before else 'below'}"
 
 
-def _gate(report: Report, metric: str) -> dict[str, str]:
-    limit, drop = report["gate"]["max_drop"], report["gate"]["drop"]
-    if limit is None or drop is None:
+def _gate(report: Report, metric: Metric) -> dict[str, str]:
+    limit, lost = report["gate"]["max_drop"], report["gate"]["drop"]
+    if limit is None or lost is None:
         return {"kind": "open", "text": "No gate was set" if limit is None else "The gate could not be measured"}
-    worse, better = ("worse", "better") if metric in _ERRORS else ("lost", "gained")
-    lost = better if drop < 0 else worse
-    unit = "%" if metric == "mse" else "points"
-    return {"kind": "met", "text": f"Gate met: {100 * abs(drop):.2f} {unit} {lost}, {100 * limit:.4g} allowed"}
+    worse, better = ("worse", "better") if metric in ERRORS else ("lost", "gained")
+    unit, turn = "%" if metric == "mse" else "points", better if lost < 0 else worse
+    return {"kind": "met", "text": f"Gate met: {100 * abs(lost):.2f} {unit} {turn}, {100 * limit:.4g} allowed"}
 
 
-def _tiles(report: Report, metric: str) -> list[dict[str, str]]:
+def _tiles(report: Report, metric: Metric) -> list[dict[str, str]]:
     """The four figures to see first: what, how much now, how much before, how they compare."""
     before, after = _ends(report)
     tiles: list[dict[str, str]] = []
     if after.get(metric) is not None:
         compared = metric in ("agreement", "relative_rmse")
-        was = "" if compared or before.get(metric) is None else _worth(metric, before[metric])
+        was = "" if compared or before.get(metric) is None else words.metric_value(metric, before[metric])
         change = "" if compared else _change(metric, before.get(metric), after[metric])
         name = "difference from float" if metric == "relative_rmse" else _METRICS[metric]
-        tiles.append({"what": name, "now": _worth(metric, after[metric]), "was": was, "change": change})
+        tiles.append({"what": name, "now": words.metric_value(metric, after[metric]), "was": was, "change": change})
     rows = [
         ("size", "bytes", words.size, "smaller", "larger"),
         ("one run, on this machine", "invoke_us", words.microseconds, "faster", "slower"),
@@ -145,7 +142,7 @@ def _tiles(report: Report, metric: str) -> list[dict[str, str]]:
     return tiles
 
 
-def _stages(report: Report, metric: str) -> list[dict[str, Any]]:
+def _stages(report: Report, metric: Metric) -> list[dict[str, Any]]:
     """The teacher, if it is known, and every stage: figures and words."""
     rows = []
     origin = report.get("distilled") or {}
@@ -166,7 +163,7 @@ def _stages(report: Report, metric: str) -> list[dict[str, Any]]:
     return [
         {
             **row,
-            "worth": "reference" if row["first"] and row["value"] is None else _worth(metric, row["value"]),
+            "worth": "reference" if row["first"] and row["value"] is None else words.metric_value(metric, row["value"]),
             "agreement": words.percent(row["agreement"]),
             "size": words.size(row["bytes"]),
             "parameters": words.many(row["parameters"]),
@@ -177,11 +174,11 @@ def _stages(report: Report, metric: str) -> list[dict[str, Any]]:
     ]
 
 
-def _scatter(stages: Sequence[dict[str, Any]], metric: str) -> charts.Scatter | None:
+def _scatter(stages: Sequence[dict[str, Any]], metric: Metric) -> charts.Scatter | None:
     """Worth against size; a loaded model that the others are measured against agrees wholly, or differs by nothing."""
     if metric == "mse":
         return None
-    perfect = 0.0 if metric in _ERRORS else 1.0
+    perfect = 0.0 if metric in ERRORS else 1.0
     shown = [
         (i + 1, row["stage"], row["bytes"], perfect if row["value"] is None else row["value"])
         for i, row in enumerate(stages)
@@ -191,7 +188,7 @@ def _scatter(stages: Sequence[dict[str, Any]], metric: str) -> charts.Scatter | 
         return None
     numbers, names, sizes, worths = zip(*shown, strict=True)
     short = [name.split(",")[0] for name in names]
-    return charts.scatter(numbers, short, sizes, worths, upside_down=metric in _ERRORS)
+    return charts.scatter(numbers, short, sizes, worths, upside_down=metric in ERRORS)
 
 
 def _commands(report: Report) -> list[str]:

@@ -88,4 +88,3 @@ def decibels(value: float | None) -> str:
 def number(value: float | None, digits: int = 3) -> str:
     """So many significant digits, with a true minus."""
     return _NONE if value is None else f"{value:.{digits}g}".replace("-", "−")
-    return _NONE if value is None else f"{value:.1f} dB"
