@@ -18,25 +18,40 @@ Outputs = dict[str, npt.NDArray[np.float64]]
 
 
 def run_columns(graph: Graph, columns: Columns, threads: int = 2) -> Outputs:
-    """The float graph's outputs for every sample, by the stock interpreter. Raises ``RunError``."""
+    """A float or int8 graph's outputs in real numbers on all samples, by the stock interpreter. Raises ``RunError``."""
     try:
         with quiet():  # it announces its delegate
             interpreter = Interpreter(model_content=graph.content, num_threads=threads)
             interpreter.allocate_tensors()
-        index = {detail["name"]: detail["index"] for detail in interpreter.get_tensor_details()}
-        inputs = {name: index[tensor] for name, tensor in graph.signature.inputs.items()}
-        outputs = {name: index[tensor] for name, tensor in graph.signature.outputs.items()}
+        details = {detail["name"]: detail for detail in interpreter.get_tensor_details()}
+        inputs = {name: details[tensor] for name, tensor in graph.signature.inputs.items()}
+        outputs = {name: details[tensor] for name, tensor in graph.signature.outputs.items()}
         rows: dict[str, list[Any]] = {name: [] for name in outputs}
         for feed in feeds(columns):
-            for name, where in inputs.items():
-                interpreter.set_tensor(where, feed[name])
+            for name, detail in inputs.items():
+                interpreter.set_tensor(detail["index"], _stored(feed[name], detail))
             interpreter.reset_all_variables()  # a recurrent op would go on from the sample before
             interpreter.invoke()
-            for name, where in outputs.items():
-                rows[name].append(interpreter.get_tensor(where))
+            for name, detail in outputs.items():
+                rows[name].append(interpreter.get_tensor(detail["index"]))
     except (RuntimeError, ValueError, KeyError) as error:
         raise RunError(f"the interpreter cannot run the model: {' '.join(str(error).split())[:300]}") from error
-    return {name: np.concatenate(parts).astype(np.float64) for name, parts in rows.items()}
+    return {name: _real(np.concatenate(parts), outputs[name]) for name, parts in rows.items()}
+
+
+def _stored(real: npt.NDArray[Any], detail: dict[str, Any]) -> npt.NDArray[Any]:
+    scale, zero_point = detail["quantization"]
+    if not scale:
+        return real
+    limits = np.iinfo(detail["dtype"])
+    stored: npt.NDArray[Any] = np.clip(np.rint(real / scale) + zero_point, limits.min, limits.max)
+    return stored.astype(detail["dtype"])
+
+
+def _real(stored: npt.NDArray[Any], detail: dict[str, Any]) -> npt.NDArray[np.float64]:
+    scale, zero_point = detail["quantization"]
+    real: npt.NDArray[np.float64] = stored.astype(np.float64)
+    return (real - zero_point) * scale if scale else real
 
 
 def is_scores(values: npt.NDArray[Any]) -> bool:
@@ -65,8 +80,14 @@ def divergence(original: Outputs, changed: Outputs) -> float:
     for name, wanted in original.items():
         got = changed[name]
         if is_scores(wanted):
-            target, reached = log_probabilities(wanted), log_probabilities(got)
-            total += float((np.exp(target) * (target - reached)).sum(1).mean())
+            total += float(divergences(wanted, got).mean())
         else:
             total += float(np.square(got - wanted).mean() / max(float(wanted.var()), 1e-12))
     return total
+
+
+def divergences(wanted: npt.NDArray[np.float64], got: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """KL divergence of every row of ``(n, classes)`` logits or probabilities from that of the original, ``(n,)``."""
+    target, reached = log_probabilities(wanted), log_probabilities(got)
+    rows: npt.NDArray[np.float64] = (np.exp(target) * (target - reached)).sum(1)
+    return rows

@@ -42,6 +42,12 @@ class QuantizeError(ConverterError):
     """The quantiser cannot make an int8 model of this float model."""
 
 
+class RangeFileError(QuantizeError):
+    """A file of ranges that cannot be used as it is."""
+
+    exit_code = 2
+
+
 class NotIntegerError(QuantizeError):
     """The model still computes in something other than integers. ``reasons`` has one line per op."""
 

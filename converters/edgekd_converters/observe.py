@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,10 @@ Columns = Mapping[str, npt.NDArray[Any]]
 """Public input name → ``(n, …)``: n samples, one column for each input."""
 
 
-def feeds(columns: Columns) -> Iterator[Feed]:
-    """One sample at a time, with a batch axis of 1."""
-    count = len(next(iter(columns.values())))
-    return ({name: column[i : i + 1] for name, column in columns.items()} for i in range(count))
+def feeds(columns: Columns, rows: Iterable[int] | None = None) -> Iterator[Feed]:
+    """One sample at a time, with a batch axis of 1; all of them, or those of the ``rows``."""
+    chosen = range(len(next(iter(columns.values())))) if rows is None else rows
+    return ({name: column[i : i + 1] for name, column in columns.items()} for i in chosen)
 
 
 class Observer:

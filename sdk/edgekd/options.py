@@ -11,6 +11,7 @@ from edgekd.errors import DataError, UsageError
 from edgekd.metric import Metric
 from edgekd_converters.load.equivalence import TOLERANCE
 from edgekd_converters.load.source import LoadOptions
+from edgekd_converters.optimise import QuantizeOptions
 from edgekd_converters.prune import PruneOptions
 from edgekd_converters.recover import RecoverOptions
 from edgekd_runtime.bundle import is_name
@@ -28,7 +29,7 @@ class ConvertOptions:
     the model itself leaves open. ``preprocess``: what files of pictures or sounds go through, see
     :func:`edgekd.preprocessing.preprocess_for`. ``tolerance``: share of an output's range by which the float graph may
     differ from the source. ``strict``: what the linter finds is an error. ``command``: the words that were typed, for
-    the report.
+    the report. ``ranges``: a file of ranges that stand, read into ``quantize``.
     """
 
     student: Path
@@ -55,6 +56,8 @@ class ConvertOptions:
     tolerance: float = TOLERANCE
     strict: bool = False
     command: tuple[str, ...] = ()
+    quantize: QuantizeOptions = field(default_factory=QuantizeOptions)
+    ranges: Path | None = None
 
     def model_name(self) -> str:
         """The bundle's name. Raises ``UsageError`` if it cannot be one."""
@@ -74,6 +77,7 @@ class ConvertOptions:
             raise UsageError(f"--recover-steps {self.recover.steps} cannot be split over {self.prune_rounds} rounds")
         if self.teacher is not None and self.recover is None:
             raise UsageError("--teacher needs --recover-steps; without training there is nothing to teach")
-        for path in (self.samples, self.evaluation, self.out_of_scope, self.answers, self.labels, self.teacher):
+        used = (self.samples, self.evaluation, self.out_of_scope, self.answers, self.labels, self.teacher, self.ranges)
+        for path in used:
             if isinstance(path, Path) and not path.exists():
                 raise DataError(f"{path}: No such file or directory")

@@ -1,4 +1,4 @@
-"""The conversion on one screen: load → prune → recover → calibrate → quantise → verify → gate → package."""
+"""The conversion on one screen: load → prune → recover → quantise → verify → gate → package."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from edgekd.layers import layer_errors, some_rows
 from edgekd.metrics import Truth, score
 from edgekd.opening import Opening, open_source, open_teacher
 from edgekd.options import ConvertOptions
+from edgekd.quantising import describe_quantising, quantise, quantize_options
 from edgekd.report import SCHEMA_VERSION
 from edgekd.report.describe import describe_origin, describe_samples, describe_source, describe_stages
 from edgekd.report.page import render
@@ -28,13 +29,12 @@ from edgekd.shrink import shrink
 from edgekd.stages import Stages
 from edgekd.verify import open_graph, run_graph, side_by_side
 from edgekd.versions import machine, versions
-from edgekd_converters.calibrate import calibrate_minmax
-from edgekd_converters.condition import condition
 from edgekd_converters.graph import Graph
 from edgekd_converters.integer import integer_fraction
 from edgekd_converters.observe import feeds
+from edgekd_converters.optimise import Quantized
 from edgekd_converters.prune import PruneOptions, PrunePlan, plan_pruning
-from edgekd_converters.quantize import quantize_int8
+from edgekd_converters.range_file import write_ranges
 from edgekd_runtime import atomic
 from edgekd_runtime.bundle import Bundle, Golden, Scores, load_bundle
 from edgekd_runtime.engine import Engine
@@ -58,15 +58,13 @@ def convert(options: ConvertOptions, stages: Stages | None = None) -> ConvertRes
     """
     stages = stages or Stages(quiet=True)
     name = options.model_name()
+    how = quantize_options(options, stages)
     source = open_source(options, stages)
     student, data = source.student, source.data
     teacher = open_teacher(options, student, source.graph, stages)
     made = shrink(source.graph, teacher, data, options, stages)
-    with stages.stage("calibrate"):
-        float_graph = condition(made[-1].graph)
-        ranges = calibrate_minmax(float_graph, feeds(data.samples))
-    with stages.stage("quantise"):
-        int8_graph = quantize_int8(float_graph, ranges)
+    made_int8 = quantise(made[-1].graph, data, how, stages)
+    float_graph, int8_graph = made_int8.float_graph, made_int8.int8_graph
     with stages.stage("verify"):
         runs = side_by_side([*(step.graph for step in made[:-1]), float_graph, int8_graph], data.judged)
         truth = Truth(classes=data.targets)
@@ -105,6 +103,7 @@ def convert(options: ConvertOptions, stages: Stages | None = None) -> ConvertRes
             "judged_on": {"file": "samples" if data.evaluation is None else "eval", "rows": count(data.judged)},
             "calibration_samples": count(data.samples),
             "stages": describe_stages(made, int8_graph, scores, [run.invoke_us for run in runs]),
+            "quantising": describe_quantising(made_int8),
             "flips": flips.to_dict(source.labels) if flips else None,
             "worst_layer": layers[0].to_dict(),
             "layers": [layer.to_dict() for layer in layers],
@@ -119,7 +118,7 @@ def convert(options: ConvertOptions, stages: Stages | None = None) -> ConvertRes
             "versions": versions(),
             "machine": machine(),
         }
-        path = _write(options.output, float_graph, int8_graph, report, bundle)
+        path = _write(options.output, made_int8, report, bundle)
     return ConvertResult(options.output, path, report)
 
 
@@ -173,7 +172,7 @@ def _golden(graph: Graph, data: Inputs) -> Golden:
     )
 
 
-def _write(output: Path, float_graph: Graph, int8_graph: Graph, report: dict[str, Any], bundle: Bundle) -> Path:
+def _write(output: Path, made: Quantized, report: dict[str, Any], bundle: Bundle) -> Path:
     """All files, each atomically, after the bundle was opened as the device will open it."""
     text = json.dumps(report, ensure_ascii=False, indent=1) + "\n"
     file_name = f"{bundle.name}.edgekd"
@@ -183,8 +182,9 @@ def _write(output: Path, float_graph: Graph, int8_graph: Graph, report: dict[str
         Engine(load_bundle(trial))
         packed = trial.read_bytes()
     files = {
-        "float.tflite": float_graph.content,
-        "int8.tflite": int8_graph.content,
+        "float.tflite": made.float_graph.content,
+        "int8.tflite": made.int8_graph.content,
+        "ranges.json": write_ranges(made.ranges, made.kept),
         file_name: packed,
         REPORT: text.encode(),
         PAGE: render(report).encode(),

@@ -64,7 +64,9 @@ def _media(folder: Path, inputs: Mapping[str, Tensor], preprocess: Preprocess | 
         return preprocess
     found = {_SUFFIXES[one.suffix.lower()].media for one in folder.rglob("*") if one.suffix.lower() in _SUFFIXES}
     if found:
-        raise DataError(f"{folder}: holds files of {sorted(found)[0]}; --preprocess must say how they become the input")
+        medium = sorted(found)[0]
+        more = ", or flags such as --image-size" if medium == "image" else ""
+        raise DataError(f"{folder}: holds {medium} files; say how they become the input with --preprocess FILE{more}")
     raise DataError(f"{folder}: holds no arrays (.npy), pictures or sounds")
 
 
@@ -84,7 +86,7 @@ def _read_folder(
         raise DataError(f"{folder}: holds both class folders and files that are in none, {loose[0].name!r} among them")
     files = [file for group in groups.values() for file in group] if groups else loose
     if not files:
-        raise DataError(f"{folder}: holds no files of {preprocess.media} ({', '.join(preprocess.suffixes)})")
+        raise DataError(f"{folder}: holds no {preprocess.media} files ({', '.join(preprocess.suffixes)})")
     ((name, tensor),) = inputs.items()
     column = decoded_column(lambda row: _decode(preprocess, files[row]), len(files), preprocess, tensor)
     numbers, notes = _numbers(folder, list(groups), classes, labels, labelled)

@@ -29,7 +29,7 @@ from conformance_records import Record, read, save
 HERE = Path(__file__).parent
 PAGE = ROOT / "docs/conformance.md"
 NODE = "node"
-NODES_AT_ONCE = 25
+NODES_AT_ONCE = 40
 ASKED = {"keras": 0.95, "light": 1.0, "light-drawn": 1.0}
 
 
@@ -119,9 +119,11 @@ def measure_nodes(options: argparse.Namespace) -> None:
     import conformance_nodes
 
     todo = chosen(NODE, conformance_nodes.names(), options)
-    for start in range(0, len(todo), NODES_AT_ONCE):  # anew now and then, lest what leaks adds up
-        command = [sys.executable, str(HERE / "conformance_nodes.py"), *todo[start : start + NODES_AT_ONCE]]
-        subprocess.run(command, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}, check=True)
+    program, environment = HERE / "conformance_nodes.py", {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    parts = [todo[start : start + NODES_AT_ONCE] for start in range(0, len(todo), NODES_AT_ONCE)]
+    with ThreadPoolExecutor(options.jobs) as pool:  # each in a new process, lest what leaks adds up
+        for done in pool.map(lambda part: subprocess.run([sys.executable, program, *part], env=environment), parts):
+            done.check_returncode()
 
 
 def node_records() -> dict[str, tuple[str, Record | None]]:

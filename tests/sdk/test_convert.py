@@ -18,8 +18,11 @@ from edgekd.report.describe import describe_origin
 from edgekd.samples import read_text_data
 from edgekd.student import open_student
 from edgekd.verify import Run
-from edgekd_converters.graph import read_graph
+from edgekd_converters import optimise
+from edgekd_converters.calibrate import Ranges
+from edgekd_converters.graph import Graph, read_graph
 from edgekd_converters.integer import require_integer
+from edgekd_converters.quantize import quantize_int8
 from edgekd_runtime.bundle import load_bundle
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.errors import GoldenError
@@ -37,8 +40,9 @@ def report_of(folder: Path) -> dict[str, Any]:
     return report
 
 
-def test_four_files(converted: Path) -> None:
-    assert set(contents(converted)) == {"float.tflite", "int8.tflite", "helpdesk.edgekd", "report.json", "report.html"}
+def test_six_files(converted: Path) -> None:
+    expected = {"float.tflite", "int8.tflite", "helpdesk.edgekd", "report.json", "report.html", "ranges.json"}
+    assert set(contents(converted)) == expected
     bundle = load_bundle(converted / "helpdesk.edgekd")
     assert bundle.model == (converted / "int8.tflite").read_bytes()
     require_integer(read_graph(bundle.model))
@@ -72,7 +76,8 @@ def test_the_report(converted: Path, student_folder: Path, task: Any) -> None:
     assert report["files"]["student"] == hashlib.sha256((student_folder / "student.keras").read_bytes()).hexdigest()
     assert report["out_of_scope"]["in_scope_accepted"] >= 0.95
     assert 0 <= report["out_of_scope"]["out_of_scope_rejected"] <= 1
-    assert {"load", "calibrate", "quantise", "verify"} <= set(report["seconds"])
+    assert {"load", "quantise", "verify"} <= set(report["seconds"])
+    assert report["quantising"]["held_out"] > 0
     assert [stage["invoke_us"] for stage in report["stages"]] == list(report["invoke_us"].values())
     assert report["command"][:3] == ["edgekd", "convert", str(student_folder)]
     assert report["command"][-3:] == ["--max-drop", "0.2", "--quiet"]
@@ -180,14 +185,11 @@ class TestGate:
 
     @pytest.fixture
     def terrible_ranges(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        calibrate = pipeline.calibrate_minmax
-
-        def terrible(graph: Any, samples: Any) -> Any:
-            ranges = calibrate(graph, samples)
+        def terrible(graph: Graph, ranges: Ranges) -> Graph:
             (summed,) = (op.outputs[0].name for op in graph.ops if op.name == "SUM")
-            return {**ranges, summed: (0.0, 1e-6)}
+            return quantize_int8(graph, {**ranges, summed: (0.0, 1e-6)})
 
-        monkeypatch.setattr(pipeline, "calibrate_minmax", terrible)
+        monkeypatch.setattr(optimise, "quantize_int8", terrible)
 
     def test_a_bad_int8_model_is_not_written(
         self, fails: Fails, student_folder: Path, task: Any, tmp_path: Path, terrible_ranges: None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,16 @@ def test_the_device_takes_the_layout_of_the_source(converted: Path) -> None:
     assert engine.inputs[0].shape == (1, 3, SIZE, SIZE)
     answers = engine.infer({"image": pictures()[:30]})["logits"]
     assert (answers.argmax(1) == np.arange(30) % CLASSES).mean() > 0.9
+
+
+def test_the_whole_conversion_goes_without_a_network(data: Path, tmp_path: Path) -> None:
+    """The parent, which is not shut off otherwise, cannot open a socket either, nor can what it starts."""
+    model, out = write_onnx(tmp_path / "colours.onnx"), tmp_path / "out"
+    code = "from edgekd_converters.load.offline import refuse_network; refuse_network(); import edgekd.__main__"
+    command = [sys.executable, "-c", code, "convert", model, "--samples", data, "--output", out, "--json"]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    assert not done.returncode, done.stderr
+    assert json.loads(done.stdout)["source"]["equivalence"]["equal"]
 
 
 def test_another_order_of_axes_is_refused(fails: Any, data: Path, tmp_path: Path) -> None:

@@ -116,9 +116,9 @@ def test_a_stray_file_among_class_folders(folder: Path) -> None:
 
 
 def test_folders_with_nothing_of_use(folder: Path, tmp_path: Path) -> None:
-    assert "holds no files of image (.jpg, .jpeg, .png, .webp, .bmp)" in refusal(folder / "empty")
-    assert "holds no files of audio" in refusal(folder, preprocess=EAR)
-    assert "holds files of image; --preprocess must say how" in refusal(folder, preprocess=None)
+    assert "holds no image files (.jpg, .jpeg, .png, .webp, .bmp)" in refusal(folder / "empty")
+    assert "holds no audio files" in refusal(folder, preprocess=EAR)
+    assert "holds image files; say how" in refusal(folder, preprocess=None)
     assert "holds no arrays (.npy), pictures or sounds" in refusal(folder / "empty", preprocess=None)
     assert "No such file" in refusal(tmp_path / "none", preprocess=None)
     with pytest.raises(DataError, match="a model of one input, not 2"):

@@ -26,6 +26,7 @@ from edgekd_converters.errors import ConverterError, LoadError, RunError
 from edgekd_converters.graph import Graph
 from edgekd_converters.load.formats import detect
 from edgekd_converters.load.memory import limit_memory
+from edgekd_converters.load.offline import refuse_network
 from edgekd_converters.load.source import LoadOptions, Source
 from edgekd_converters.load.tidy import with_flat_biases
 from edgekd_converters.observe import Observer
@@ -41,15 +42,13 @@ _FRONT_ENDS = {
     "tflite": "tflite",
 }
 _WITH_SIGNATURES = ("savedmodel", "tflite")
-_RESOLVING = ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr")
-_SENDING = ("socket.connect", "socket.sendto", "socket.sendmsg")
 Message = dict[str, Any]
 
 
 def main() -> None:
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # libraries print to standard output, which is the parent's
-    sys.addaudithook(_refuse_network)
+    refuse_network()
     source: Source | None = None
     for request in _requests():
         try:
@@ -136,12 +135,6 @@ def _limit(path: Path) -> None:
     files = [path, *path.rglob("*")] if path.is_dir() else [path]
     limit_memory(sum(file.stat().st_size for file in files if file.is_file()))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def _refuse_network(event: str, args: tuple[Any, ...]) -> None:
-    """A socket's address is a tuple, but for those of this machine's own files."""
-    if event in _RESOLVING or (event in _SENDING and isinstance(args[1], tuple)):
-        raise PermissionError("opening a model does not use the network")
 
 
 if __name__ == "__main__":

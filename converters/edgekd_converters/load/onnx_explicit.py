@@ -19,7 +19,10 @@ _Shapes = dict[str, tuple[int, ...]]
 
 
 def explicit(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same with kernel sizes, paddings and reduced axes in place, as far as sizes of inner results are known."""
+    """The same with kernel sizes, paddings and reduced axes in place, as far as sizes of inner results are known.
+
+    Forms of nodes that TensorFlow, or onnx2tf's way to it, does not have become several nodes.
+    """
     model = copied(model)
     shapes = _shapes(model.graph)
     opset = opset_of(model)
@@ -28,7 +31,8 @@ def explicit(model: onnx.ModelProto) -> onnx.ModelProto:
         _name_kernel(node, shapes)
         _name_padding(node, shapes)
         _name_axes(node, shapes, opset, model.graph)
-        nodes += _strided_after(node, model.graph)
+        parts = _strided_after(node, model.graph)
+        nodes += [part for one in parts for part in _last_by_reversing(one, shapes, model.graph)]
     set_nodes(model.graph, nodes)
     return model
 
@@ -104,6 +108,22 @@ def _strided_after(node: onnx.NodeProto, graph: onnx.GraphProto) -> list[onnx.No
     parts = {"starts": [0] * count, "ends": [_END] * count, "axes": range(2, 2 + count), "steps": strides}
     names = [_constant(graph, node, name, values) for name, values in parts.items()]
     return [node, onnx.helper.make_node("Slice", [dense, *names], [made], f"{node.name}_strides")]
+
+
+def _last_by_reversing(node: onnx.NodeProto, shapes: _Shapes, graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """Of equal extremes the last: that is the first of the reversed axis. onnx2tf fails at such nodes."""
+    given = _attributes(node)
+    if node.op_type not in ("ArgMax", "ArgMin") or not given.get("select_last_index") or node.input[0] not in shapes:
+        return [node]
+    axis, made = given.get("axis", 0), node.output[0]
+    size, turned, found = shapes[node.input[0]][axis], f"{made}_turned", f"{made}_found"
+    order = _constant(graph, node, "order", range(size)[::-1])
+    last = _constant(graph, node, "last", [size - 1])
+    make = onnx.helper.make_node
+    parts = [make("Gather", [node.input[0], order], [turned], f"{node.name}_turned", axis=axis), node]
+    _replace(node, "select_last_index")
+    node.input[0], node.output[0] = turned, found
+    return [*parts, make("Sub", [last, found], [made], f"{node.name}_last")]
 
 
 def _constant(graph: onnx.GraphProto, node: onnx.NodeProto, name: str, values: Sequence[int]) -> str:

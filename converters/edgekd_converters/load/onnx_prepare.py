@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import cast
 
@@ -40,6 +40,9 @@ _TURNING = {
     *("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Gather", "GatherND", "MatMul", "Gemm", "Einsum"),
     *("Shape", "Size", "LSTM", "GRU", "RNN", "LayerNormalization", "Softmax", "ReduceMean", "ReduceSum", "ReduceMax"),
 }
+
+_MOVING = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand"}
+"""Ops whose numbers are those of their first input."""
 
 
 def normalised(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
@@ -167,22 +170,37 @@ class Trivial:
     passed: dict[str, str]
 
 
-def find_trivial(model: onnx.ModelProto) -> Trivial:
+def find_trivial(model: onnx.ModelProto, checks: Sequence[tuple[Arrays, Arrays]]) -> Trivial:
+    """``checks``: see :func:`samples`."""
     inputs = {value.name for value in model.graph.input}
     fed, same = set(inputs), {name: name for name in inputs}
+    values = (*model.graph.input, *model.graph.value_info, *model.graph.output)
+    types = {value.name: value.type.tensor_type.elem_type for value in values}
     for node in model.graph.node:
+        if _only_moves(node, fed, types) and node.input[0] in same:
+            same[node.output[0]] = same[node.input[0]]
         if fed & {*node.input, *_captured(node)}:
             fed |= set(node.output)
-        if _hands_through(node) and node.input[0] in same:
-            same[node.output[0]] = same[node.input[0]]
     names = [value.name for value in model.graph.output]
-    return Trivial(frozenset(set(names) - fed), {name: same[name] for name in names if name in same})
+    passed = {name: same[name] for name in names if name in same and _are_equal(same[name], name, checks)}
+    return Trivial(frozenset(set(names) - fed), passed)
 
 
-def _hands_through(node: onnx.NodeProto) -> bool:
+def _only_moves(node: onnx.NodeProto, fed: Set[str], types: Mapping[str, int]) -> bool:
+    """Whether it makes of its first input the same numbers of the same type, in another form if in any."""
     if node.op_type in ("Max", "Min", "Sum", "Mean", "Concat"):
         return len(node.input) == 1
-    return node.op_type == "Identity" or (node.op_type == "Dropout" and len(node.input) < 3)
+    if node.op_type == "Dropout":
+        return len(node.input) < 3
+    if node.op_type in ("Cast", "CastLike"):
+        return types.get(node.input[0], 0) == types.get(node.output[0], -1)
+    return node.op_type in _MOVING and not fed & set(node.input[1:])
+
+
+def _are_equal(given: str, made: str, checks: Sequence[tuple[Arrays, Arrays]]) -> bool:
+    """Whether nothing is left of the moving: the form is the same too."""
+    pairs = [(inputs[given], outputs[made]) for inputs, outputs in checks]
+    return all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in pairs)
 
 
 def _captured(node: onnx.NodeProto) -> Iterable[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekd.cli import common, preprocess, shrink, source
+from edgekd.cli import common, preprocess, quantise, shrink, source
 from edgekd.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 )
 @preprocess.options
 @shrink.options
+@quantise.options
 @click.option("--labels", type=common.PATH, help="Names of the classes, one a line. [default: the model's labels.txt]")
 @click.option("--out-of-scope", type=common.PATH, help="Data that no label fits; reports how much is refused.")
 @click.option("--answers", type=common.PATH, help="JSON of label → language → answer, carried by the bundle.")
@@ -125,6 +126,8 @@ def command(
         tolerance=TOLERANCE if tolerance is None else tolerance,
         strict=strict,
         command=common.typed(),
+        quantize=quantise.quantize_options(given),
+        ranges=given["ranges"],
     )
     stages = Stages(quiet=quiet or as_json)
     if dry_run and options.prune:

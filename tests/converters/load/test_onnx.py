@@ -185,6 +185,33 @@ def test_outputs_that_are_an_input_or_a_constant(tmp_path: Path) -> None:
     assert names(opened(path)) == (["x"], ["same"])
 
 
+def test_outputs_that_are_an_input_in_another_guise(tmp_path: Path) -> None:
+    nodes = [
+        node("Cast", "x", "wide", to=TensorProto.DOUBLE),
+        node("Transpose", "wide", "turned", perm=[0, 2, 1]),
+        node("Cast", "turned", "same", to=TensorProto.FLOAT),
+        node("Cast", "x", "whole", to=TensorProto.INT32),
+    ]
+    outputs = [value("same", [1, 4, 1]), value("whole", [1, 1, 4], TensorProto.INT32)]
+    source = opened(write(tmp_path / "m.onnx", nodes, [value("x", [1, 1, 4])], outputs))
+    assert [tensor.dtype for tensor in source.graph.results] == ["FLOAT32", "INT32"]
+    path = write(
+        tmp_path / "n.onnx", nodes[:1], [value("x", [1, 1, 4])], [value("wide", [1, 1, 4], TensorProto.DOUBLE)]
+    )
+    assert names(opened(path)) == (["x"], ["wide"])
+
+
+@pytest.mark.parametrize("op", ["ArgMax", "ArgMin"])
+def test_of_equal_extremes_the_last(tmp_path: Path, op: str) -> None:
+    nodes = [node(op, "x", "y", axis=-1, keepdims=0, select_last_index=1)]
+    path = write(tmp_path / "m.onnx", nodes, [value("x", [1, 2, 3])], [value("y", [1, 2], TensorProto.INT64)])
+    x = np.array([[[2, 2, 1], [0, 5, 0]], [[1, 1, 1], [3, 2, 3]]], np.float32)
+    wanted = {"ArgMax": [[1, 1], [2, 2]], "ArgMin": [[2, 2], [2, 1]]}[op]
+    source = opened(path)
+    assert source.run({"x": x})["y"].tolist() == wanted
+    assert compare(source.graph, source.layouts, {"x": x}, source.run).equal
+
+
 def test_an_input_that_nothing_uses_stays(tmp_path: Path) -> None:
     nodes = [node("Relu", "b", "y")]
     path = write(tmp_path / "m.onnx", nodes, [value("a", [1, 2]), value("b", [1, 3])], [value("y", None)])
