@@ -24,7 +24,7 @@ from edgekd.quantising import describe_quantising, quantise, quantize_options
 from edgekd.report import SCHEMA_VERSION
 from edgekd.report.describe import describe_origin, describe_samples, describe_source, describe_stages
 from edgekd.report.page import render
-from edgekd.report.read import PAGE, REPORT
+from edgekd.report.read import PAGE, RANGES, REPORT
 from edgekd.shrink import shrink
 from edgekd.stages import Stages
 from edgekd.verify import open_graph, run_graph, side_by_side
@@ -184,10 +184,10 @@ def _write(output: Path, made: Quantized, report: dict[str, Any], bundle: Bundle
     files = {
         "float.tflite": made.float_graph.content,
         "int8.tflite": made.int8_graph.content,
-        "ranges.json": write_ranges(made.ranges, made.kept),
+        RANGES: write_ranges(made.ranges, made.kept),
         file_name: packed,
         REPORT: text.encode(),
-        PAGE: render(report).encode(),
+        PAGE: render(report, made.ranges).encode(),
     }
     try:
         for name, data in files.items():

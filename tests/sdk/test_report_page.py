@@ -299,7 +299,9 @@ class TestCommand:
     @pytest.fixture
     def build(self, tmp_path: Path) -> Path:
         (tmp_path / "report.json").write_text(json.dumps(full()), "utf-8")
-        (tmp_path / "ranges.json").write_text(json.dumps({"edgekd": "ranges", "ranges": RANGES}), "utf-8")
+        (tmp_path / "ranges.json").write_text(
+            json.dumps({"edgekd": "ranges", "schema_version": 1, "ranges": RANGES}), "utf-8"
+        )
         return tmp_path
 
     def test_it_makes_the_page_anew(self, cli: Cli, build: Path) -> None:
@@ -343,7 +345,7 @@ class TestCommand:
 
     def test_broken_ranges(self, fails: Callable[..., str], build: Path) -> None:
         (build / "ranges.json").write_text('{"ranges": 3}')
-        assert "ranges.json: has no object" in fails(2, "report", build)
+        assert "ranges.json: not a file of ranges" in fails(2, "report", build)
 
     def test_a_file_in_the_way(self, fails: Callable[..., str], build: Path) -> None:
         (build / "file").write_text("")

@@ -25,10 +25,10 @@ def command(build: Path, output: Path | None, as_json: bool, quiet: bool) -> Non
 
     from edgekd.report import SCHEMA_VERSION
     from edgekd.report.page import render
-    from edgekd.report.read import PAGE, read_ranges, read_report
+    from edgekd.report.read import PAGE, ranges_beside, read_report
     from edgekd_runtime import atomic
 
-    report, ranges = read_report(build), read_ranges(build)
+    report, ranges = read_report(build), ranges_beside(build)
     try:
         page = render(report, ranges).encode()
     except (LookupError, TypeError, AttributeError, ArithmeticError, ValueError, TemplateError) as error:

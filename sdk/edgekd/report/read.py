@@ -8,6 +8,9 @@ from typing import Any
 
 from edgekd.errors import DataError, UsageError
 from edgekd.report import SCHEMA_VERSION
+from edgekd_converters.calibrate import Ranges
+from edgekd_converters.errors import RangeFileError
+from edgekd_converters.range_file import read_ranges
 
 REPORT, RANGES, PAGE = "report.json", "ranges.json", "report.html"
 
@@ -30,13 +33,13 @@ def read_report(folder: Path) -> dict[str, Any]:
     return report
 
 
-def read_ranges(folder: Path) -> dict[str, Any]:
-    """The ranges beside a report, tensor → [least, greatest]; none where the folder has none."""
+def ranges_beside(folder: Path) -> Ranges:
+    """The ranges beside a report; none where the folder has none. Raises ``DataError``."""
     path = (folder if folder.is_dir() else folder.parent) / RANGES
-    ranges = _read(path).get("ranges") if path.is_file() else {}
-    if not isinstance(ranges, dict):
-        raise DataError(f'{path}: has no object "ranges"')
-    return ranges
+    try:
+        return read_ranges(path) if path.is_file() else {}
+    except RangeFileError as error:
+        raise DataError(str(error)) from error
 
 
 def _read(path: Path) -> dict[str, Any]:
