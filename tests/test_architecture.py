@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "edgekd_targets": {"edgekd_targets"},
     "edgekd_runtime": {"edgekd_runtime"},
 }
-RUNTIME_MAY_IMPORT = {"numpy", "click", "uvicorn", "ai_edge_litert", "tflite_runtime", "PIL", "cryptography"}
+RUNTIME_MAY_IMPORT = {"numpy", "click", "h11", "uvicorn", "ai_edge_litert", "tflite_runtime", "PIL", "cryptography"}
 PYPROJECT = dict.fromkeys(ROOMS, ROOT / "pyproject.toml") | {"edgekd_runtime": ROOT / "runtime/pyproject.toml"}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekd_runtime import metrics, protocols
+from edgekd_runtime import metrics, protocols, repository_api
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.reply import Headers, Post, Reply, json_reply
 from edgekd_runtime.routes import AnyRoute, Route, Site
@@ -74,4 +74,5 @@ ROUTES: tuple[AnyRoute, ...] = (
     Route("GET", "/metrics", "Counters for Prometheus", _metrics),
     Route("GET", "/v2/health/ready", "Whether the server takes requests", _ready),
     *protocols.ROUTES,
+    *repository_api.ROUTES,
 )

@@ -44,6 +44,11 @@ def direct_protocol(
             self._length = -1
             self._body: bytes | bytearray = b""
             self._between = True  # two messages, so that the next byte begins a head
+            self._begun = 0  # messages that httptools has seen
+
+        def unfinished(self) -> object:
+            """What stands for the request that has begun to arrive; None between two requests."""
+            return None if self._between else self._begun
 
         def data_received(self, data: bytes) -> None:
             poll.asked()
@@ -58,6 +63,8 @@ def direct_protocol(
             one_request = began and self._between and self._length == len(body)
             if one_request and self._answer and len(heads) < _MAX_HEADS and len(head) <= _MAX_HEAD_BYTES:
                 heads[head] = (self._path, self._headers, self._length)
+            if self._between:
+                self._answer = None  # or an idle connection would keep a model that is served no longer
 
         def _take(self, path: str, headers: dict[str, str], body: bytes) -> None:
             """A request whose head is known."""
@@ -90,6 +97,7 @@ def direct_protocol(
 
         def on_message_begin(self) -> None:
             self._between = False
+            self._begun += 1
             # uvicorn's part of it, the ASGI scope, waits until it is known that ASGI answers.
             self.url = b""
             self.headers = []

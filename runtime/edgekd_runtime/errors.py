@@ -18,6 +18,10 @@ class GoldenError(BundleError):
     """The model runs, but its answers differ from those recorded when it was packed."""
 
 
+class TrialError(BundleError):
+    """A bundle crashed or hung the child process in which it was tried."""
+
+
 class SignatureError(BundleError):
     """The bundle is not signed, or not by a key that is trusted, or was changed after it was signed."""
 

@@ -34,6 +34,7 @@ class Lane:
         self._lock = threading.Lock()
         self._inside = 0  # in the line or being answered
         self._mean_s = 0.0
+        self._is_closed = False
         for number in range(workers):
             threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True).start()
 
@@ -48,7 +49,11 @@ class Lane:
             if self._inside >= self._workers + self.limit:
                 return False
             self._inside += 1
-        self._line.put(ticket)
+            if not self._is_closed:
+                self._line.put(ticket)
+                return True
+        # Its body came while another model took this one's place.
+        threading.Thread(target=self._serve, args=(ticket,), daemon=True).start()
         return True
 
     def retry_after_s(self) -> int:
@@ -57,17 +62,22 @@ class Lane:
 
     def close(self) -> None:
         """End the threads once the line is empty."""
+        with self._lock:
+            self._is_closed = True
         for _ in range(self._workers):
             self._line.put(None)
 
     def _work(self) -> None:
         while (ticket := self._line.get()) is not None:
-            start = time.perf_counter()
-            ticket.run()
-            with self._lock:
-                self._inside -= 1
-                self._mean_s += (time.perf_counter() - start - self._mean_s) / 8
+            self._serve(ticket)
             del ticket  # or its body would stay until the next one comes
+
+    def _serve(self, ticket: _Ticket) -> None:
+        start = time.perf_counter()
+        ticket.run()
+        with self._lock:
+            self._inside -= 1
+            self._mean_s += (time.perf_counter() - start - self._mean_s) / 8
 
 
 class Handler:

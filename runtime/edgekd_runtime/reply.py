@@ -34,6 +34,7 @@ STATUS: dict[type[Exception], int] = {
     errors.BodyTooLargeError: 413,
     errors.MediaTypeError: 415,
     errors.InputError: 400,
+    errors.BundleError: 422,
     errors.RuntimeFault: 500,
 }
 """HTTP statuses of faults; the first class that fits counts."""

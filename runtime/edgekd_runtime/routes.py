@@ -11,7 +11,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekd_runtime import errors
 from edgekd_runtime.engine import Engine
@@ -19,6 +19,9 @@ from edgekd_runtime.lanes import Handler, Lane
 from edgekd_runtime.metrics import Meter
 from edgekd_runtime.reply import Headers, Post, Reply, error_reply, fault_reply
 from edgekd_runtime.timing import answer_us
+
+if TYPE_CHECKING:
+    from edgekd_runtime.repository import Repository
 
 _log = logging.getLogger("edgekd_runtime")
 
@@ -80,6 +83,7 @@ class Site:
         self.meters: dict[str, Meter] = {}
         self.lanes: dict[str, Lane] = {}
         self.is_draining = False
+        self.repository: Repository | None = None
         self._repository_lane: Lane | None = None
         self._handlers: dict[str, dict[str, Handler]] = {}
         self._paths_of: dict[str, list[str]] = {}
@@ -88,12 +92,16 @@ class Site:
             if isinstance(route, Route):
                 self._handlers.setdefault(route.path, {})[route.method] = Handler(_safe(route.make(self), route.path))
         for name, engine in models.items():
-            self.add(name, engine)
+            self.add(name, engine, self.lane_for(name, engine))
 
-    def add(self, name: str, engine: Engine) -> None:
+    def lane_for(self, name: str, engine: Engine) -> Lane | None:
+        """Threads for ``engine``, unless it is small. Runs the model a few times."""
+        if len(engine.pool) == 1 and answer_us(engine) <= self.limits.inline_us:
+            return None
+        return Lane(f"edgekd-{name}", len(engine.pool), self.limits.queue)
+
+    def add(self, name: str, engine: Engine, lane: Lane | None) -> None:
         """Serve ``engine`` as ``name``, in place of what had that name before; that finishes what it has begun."""
-        is_small = len(engine.pool) == 1 and answer_us(engine) <= self.limits.inline_us
-        lane = None if is_small else Lane(f"edgekd-{name}", len(engine.pool), self.limits.queue)
         meter = self.meters.setdefault(name, Meter())
         runs: dict[str, Any] = {"lane": lane, "meter": meter, "deadline_ms": self.limits.deadline_ms}
         made: dict[str, dict[str, Handler]] = {}
@@ -136,6 +144,11 @@ class Site:
         answer = methods.get("GET" if method == "HEAD" else method)
         return answer if answer is not None else _wrong_method(methods)
 
+    def aside(self, post: Post, what: str) -> Handler:
+        """``post`` in a thread for what takes long and concerns the models themselves, one at a time."""
+        self._repository_lane = self._repository_lane or Lane("edgekd-repository", workers=1, limit=16)
+        return Handler(_safe(post, what), lane=self._repository_lane)
+
     def _by_template(self, method: str, path: str) -> Handler | Reply:
         """A route with a name; or whether it is the path or only the model that does not exist."""
         for pattern, route in self._templates:
@@ -146,8 +159,7 @@ class Site:
                 return fault_reply(self._missing(**found.groupdict()))
             if method != route.method:
                 return _wrong_method([route.method])
-            self._repository_lane = self._repository_lane or Lane("edgekd-repository", workers=1, limit=16)
-            return Handler(_safe(route.make(self, found["name"]), path), lane=self._repository_lane)
+            return self.aside(route.make(self, found["name"]), path)
         return error_reply(404, "there is nothing at this path")
 
     def _missing(self, model: str, version: str | None = None) -> errors.ModelNotFoundError:

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import gc
 import signal
 import socket
 import ssl
 import stat
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
-from edgekd_runtime import api, server
-from edgekd_runtime.engine import Engine
+from edgekd_runtime import server
 from edgekd_runtime.errors import ServeError
+from edgekd_runtime.patience import Overseer, PatientH11, limited
 from edgekd_runtime.poll import DEFAULT_WINDOW_US, BusyPoll
-from edgekd_runtime.reply import Guard
+from edgekd_runtime.reply import Guard, json_reply
+from edgekd_runtime.repository import Repository
 from edgekd_runtime.routes import Site
 
 _BACKLOG = 128
 _KEEP_ALIVE_S = 75
 _DRAIN_S = 5
+_LAST_CALL_S = 0.5
 
 
 def listen_tcp(host: str, port: int) -> socket.socket:
@@ -68,23 +72,24 @@ def _remove_stale(path: Path) -> None:
 
 
 def serve(
-    engines: Mapping[str, Engine],
+    site: Site,
     sockets: list[socket.socket],
     on_ready: Callable[[], None],
     *,
+    repository: Repository | None = None,
     guards: Sequence[Guard] = (),
     tls: ssl.SSLContext | None = None,
     max_body_bytes: int = server.DEFAULT_MAX_BODY_BYTES,
+    max_connections: int | None = None,
     busy_poll_us: int = DEFAULT_WINDOW_US,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then let running requests finish and remove the unix sockets.
 
-    ``tls``: on TCP; unix sockets speak in the clear.
+    ``repository``: what SIGHUP and clients may load anew. ``tls``: on TCP; unix sockets speak in the clear.
     """
-    site = Site(engines, api.ROUTES)
     config = uvicorn.Config(
         server.Application(site, guards=guards, max_body_bytes=max_body_bytes),
-        http=_protocol(site, guards, max_body_bytes, BusyPoll(busy_poll_us)),
+        http=limited(_protocol(site, guards, max_body_bytes, BusyPoll(busy_poll_us)), max_connections),
         ws="none",
         log_level="warning",
         access_log=False,
@@ -102,8 +107,9 @@ def serve(
     gc.freeze()  # what is loaded by now lives as long as the server; collections need not look at it
     paths = [Path(sock.getsockname()) for sock in sockets if sock.family == socket.AF_UNIX]
     try:
-        _Server(config, tls, on_ready).run(sockets=sockets)
+        _Server(config, site, repository, tls, on_ready).run(sockets=sockets)
     finally:
+        site.close()
         for path in paths:
             path.unlink(missing_ok=True)
 
@@ -112,15 +118,25 @@ def _protocol(site: Site, guards: Sequence[Guard], max_body_bytes: int, poll: Bu
     try:
         from edgekd_runtime.direct import direct_protocol
     except ImportError:  # no httptools
-        return "h11"
+        return PatientH11
     return direct_protocol(site, guards, max_body_bytes, poll)
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        site: Site,
+        repository: Repository | None,
+        tls: ssl.SSLContext | None,
+        on_ready: Callable[[], None],
+    ) -> None:
         super().__init__(config)
+        self._site = site
+        self._repository = repository
         self._tls = tls
         self._on_ready = on_ready
+        self._overseer = Overseer()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         local = [sock for sock in sockets or () if sock.family == socket.AF_UNIX]
@@ -132,4 +148,29 @@ class _Server(uvicorn.Server):
             servers += self.servers
         self.servers = servers
         if self.started:
+            self._listen_for_reloads()
             self._on_ready()
+
+    def _listen_for_reloads(self) -> None:
+        loop, repository = asyncio.get_running_loop(), self._repository
+        if repository is None:
+            return
+        repository.attach(self._site, loop)
+        self._site.repository = repository
+        reload = self._site.aside(lambda body, headers: json_reply(repository.reload()), "a reload")
+        loop.add_signal_handler(signal.SIGHUP, lambda: reload.later(b"", {}, loop, lambda reply: None))
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:  # once a second
+            self._overseer.look(self.server_state.connections, asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """First let clients that are asking just now hear ``connection: close``, and only then hang up."""
+        self._site.is_draining = True
+        for listener in self.servers:
+            listener.close()
+        end = time.monotonic() + _LAST_CALL_S
+        while self.server_state.connections and time.monotonic() < end:
+            await asyncio.sleep(0.02)
+        await super().shutdown(sockets=sockets)

@@ -38,18 +38,23 @@ def tensor_stages(engine: Engine, tensors: Arrays) -> dict[str, Call]:
 
 
 def answer_us(engine: Engine, runs: int = 5) -> float:
-    """The least of a few answers to the bundle's golden samples, or of invokes on zeros: how large the model is."""
-    try:
-        stages = golden_stages(engine)
-    except RuntimeFault:  # no Pillow to read golden pictures with
-        stages = {}
-    call = list(stages.values())[-1] if stages else _on_zeros(engine)
+    """The least of a few whole answers: how large the model is."""
+    call = whole_answer(engine)
     taken = []
     for i in range(runs):
         start = time.perf_counter()
         call(i)
         taken.append(time.perf_counter() - start)
     return min(taken) * 1e6
+
+
+def whole_answer(engine: Engine) -> Call:
+    """From input to answer on the bundle's golden samples, or the bare invoke on zeros where there are none."""
+    try:
+        stages = golden_stages(engine)
+    except RuntimeFault:  # no Pillow to read golden pictures with
+        stages = {}
+    return list(stages.values())[-1] if stages else on_zeros(engine)
 
 
 def golden_stages(engine: Engine) -> dict[str, Call]:
@@ -61,7 +66,8 @@ def golden_stages(engine: Engine) -> dict[str, Call]:
     return raw_stages(engine, raw) if raw else tensor_stages(engine, engine.golden_inputs())
 
 
-def _on_zeros(engine: Engine) -> Call:
+def on_zeros(engine: Engine) -> Call:
+    """The bare invoke, of a model of which no sample is known."""
     rows = [np.zeros(spec.shape, spec.dtype) for spec in engine.backend.inputs]
     return lambda i: engine.invoke(rows)
 

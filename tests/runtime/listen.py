@@ -13,6 +13,7 @@ from uvicorn.server import ServerState
 
 from edgekd_runtime.poll import BusyPoll
 from edgekd_runtime.reply import Guard
+from edgekd_runtime.repository import Repository
 from edgekd_runtime.routes import Site
 from edgekd_runtime.server import Application
 
@@ -21,7 +22,7 @@ direct = pytest.importorskip("edgekd_runtime.direct", reason="httptools has no w
 
 
 @contextmanager
-def listening(site: Site, guards: Sequence[Guard] = ()) -> Iterator[int]:
+def listening(site: Site, guards: Sequence[Guard] = (), repository: Repository | None = None) -> Iterator[int]:
     """A port on which ``site`` is served, in a thread of this process."""
     loop = asyncio.new_event_loop()
     app = Application(site, guards=guards, max_body_bytes=LIMIT)
@@ -33,6 +34,9 @@ def listening(site: Site, guards: Sequence[Guard] = ()) -> Iterator[int]:
     listener = loop.run_until_complete(loop.create_server(make, "127.0.0.1", 0))
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
+    if repository is not None:
+        repository.attach(site, loop)
+        site.repository = repository
     try:
         yield listener.sockets[0].getsockname()[1]
     finally:

@@ -59,6 +59,6 @@ def test_a_model_that_is_swapped_answers_the_next_request(site: Site, engine: En
         assert [ask(connection, b"hello")[0] for _ in range(3)] == [200] * 3
         site.remove("m")
         assert ask(connection, b"hello")[0] == 404
-        site.add("m", engine)
+        site.add("m", engine, site.lane_for("m", engine))
         assert ask(connection, b"hello")[0] == 200
         connection.close()

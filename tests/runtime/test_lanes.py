@@ -226,3 +226,18 @@ def test_a_pool_never_lends_an_interpreter_twice(int8_dense: bytes, monkeypatch:
     assert not wrong
     assert not inside
     assert sum(engine.pool.times().counts) == 8 * 21
+
+
+def test_a_request_whose_body_comes_after_its_model_was_replaced(site: Site, engine: Engine, gate: Gate) -> None:
+    gate.open.set()
+    body = body_of(1)
+    with listening(site) as port:
+        client = Client(port)
+        client.connection.putrequest("POST", "/v2/models/dense/infer")
+        client.connection.putheader("Content-Length", str(len(body)))
+        client.connection.endheaders()
+        client.connection.send(body[:5])
+        assert Client(port).get("/v2/health/live")  # by now the head has been read
+        site.add("dense", engine, site.lane_for("dense", engine))
+        client.connection.send(body[5:])
+        assert client.answer().status == 200

@@ -193,7 +193,7 @@ def test_a_site_forgets_what_it_no_longer_serves(int8_dense: bytes) -> None:
         Engine(Bundle("dense", int8_dense, "int8", {"in": "x"}, {"out": "y"}, version=version)) for version in "12"
     )
     site = Site({"dense": first}, api.ROUTES)
-    site.add("dense", second)
+    site.add("dense", second, site.lane_for("dense", second))
     assert site.models == {"dense": second}
     assert isinstance(site.find("POST", "/v2/models/dense/versions/1/infer"), Reply)
     answer = site.find("GET", "/v2/models/dense/versions/2")

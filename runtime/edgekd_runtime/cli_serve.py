@@ -1,0 +1,158 @@
+"""``edgekd-runtime serve``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgekd_runtime import guarding, tune
+from edgekd_runtime.cli_common import (
+    Opening,
+    backend_option,
+    one_line,
+    public_key_option,
+    reports_faults,
+    require_signature_option,
+    threads_option,
+    warn_of_slow_kernels,
+)
+from edgekd_runtime.engine import Engine
+from edgekd_runtime.poll import DEFAULT_WINDOW_US
+from edgekd_runtime.signing import trust
+
+_MAX_TEXT_BODY, _MAX_FILE_BODY = 1 << 20, 16 << 20
+
+
+@click.command()
+@click.argument("bundle_paths", metavar="[BUNDLE]...", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--model-dir",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="DIR",
+    help="Serve every NAME.edgekd in DIR as NAME too, each tried in a child process first.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="TCP port; 0 takes a free one."
+)
+@click.option("--uds", type=click.Path(path_type=Path), help="Listen on this unix socket too.")
+@guarding.options
+@click.option(
+    "--max-body",
+    type=click.IntRange(1),
+    metavar="BYTES",
+    help="Largest request body. [default: 1 MiB; 16 MiB where files are sent]",
+)
+@click.option(
+    "--max-connections",
+    type=click.IntRange(1, 1_000_000),
+    default=512,
+    show_default=True,
+    help="Clients at the same time; more are answered 503.",
+)
+@click.option(
+    "--queue",
+    type=click.IntRange(0, 100_000),
+    default=64,
+    show_default=True,
+    help="Requests that may wait for a large model; more are answered 503.",
+)
+@click.option(
+    "--deadline-ms",
+    type=click.FloatRange(0, 3_600_000, min_open=True),
+    help="Answer 504 when it takes longer. [default: as the client asks with X-Request-Timeout-Ms, if it does]",
+)
+@click.option(
+    "--busy-poll",
+    type=click.IntRange(0, 100_000),
+    default=DEFAULT_WINDOW_US,
+    show_default=True,
+    metavar="MICROSECONDS",
+    help="Stay awake this long for a client that asks without a pause; 0 saves the power and answers later.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    help="Interpreters of each model, which run at the same time. [default: what 'tune' found, or 1]",
+)
+@threads_option
+@click.option(
+    "--tune", "tunes", is_flag=True, help="Measure threads and workers first, where 'tune' did not yet on this board."
+)
+@click.option(
+    "--tuned-for",
+    type=click.Choice(tune.GOALS),
+    default="latency",
+    show_default=True,
+    help="Which of the measured settings to use.",
+)
+@backend_option
+@public_key_option
+@require_signature_option
+@reports_faults
+def serve(
+    bundle_paths: tuple[Path, ...],
+    model_dir: Path | None,
+    host: str,
+    port: int,
+    uds: Path | None,
+    max_body: int | None,
+    max_connections: int,
+    queue: int,
+    deadline_ms: float | None,
+    busy_poll: int,
+    workers: int | None,
+    threads: int | None,
+    tunes: bool,
+    tuned_for: tune.Goal,
+    backend: str,
+    public_key: tuple[Path, ...],
+    require_signature: bool,
+    **given: Any,
+) -> None:
+    """Serve BUNDLEs over HTTP on the loopback interface, and on a unix socket with --uds.
+
+    SIGHUP loads them anew, without losing a request; SIGTERM ends the server when it has answered.
+    """
+    from edgekd_runtime import api, serving
+    from edgekd_runtime.repository import Repository
+    from edgekd_runtime.routes import Limits, Site
+
+    if not bundle_paths and model_dir is None:
+        raise click.UsageError("give a BUNDLE, or --model-dir")
+    guarded = guarding.guarding(host, given)
+    for warning in guarded.warnings:
+        click.echo(f"edgekd-runtime: warning: {warning}", err=True)
+    trusted = trust(public_key, require_signature)
+    opening = Opening(trusted, threads, workers, backend, tuned_for, tunes)
+    repository = Repository(opening, model_dir, backend)
+    engines = repository.open_named(bundle_paths)
+    engines.update(repository.open_folder(engines))
+    for engine in engines.values():
+        warn_of_slow_kernels(engine)
+    site = Site(engines, api.ROUTES, Limits(queue, deadline_ms))
+    tcp = serving.listen_tcp(host, port)
+    sockets, where = [tcp], [f"{'https' if guarded.tls else 'http'}://{host}:{tcp.getsockname()[1]}"]
+    if uds is not None:
+        sockets.append(serving.listen_unix(uds))
+        where.append(f"unix:{uds}")
+    what = ", ".join(map(one_line, engines.values())) or "no models yet"
+    serving.serve(
+        site,
+        sockets,
+        lambda: click.echo(f"serving {what} on {' and '.join(where)}"),
+        repository=repository,
+        guards=guarded.guards,
+        tls=guarded.tls,
+        max_body_bytes=max_body or _usual_body(engines, model_dir),
+        max_connections=max_connections,
+        busy_poll_us=busy_poll,
+    )
+
+
+def _usual_body(engines: dict[str, Engine], model_dir: Path | None) -> int:
+    """Texts are small; files are not, and nobody knows what a folder will hold."""
+    files = model_dir is not None or any(engine.takes in ("image", "audio") for engine in engines.values())
+    return _MAX_FILE_BODY if files else _MAX_TEXT_BODY

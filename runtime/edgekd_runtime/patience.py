@@ -1,0 +1,69 @@
+"""How many clients a server has, and how long it waits for one: uvicorn's protocols with limits to both.
+
+uvicorn gives up a connection that is idle between two requests, but waits without end for one that begins a request
+and sends a byte now and then ("slow loris"), or that says nothing at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+REQUEST_S = 30.0
+"""A client has this long for its first byte, and for a whole request."""
+
+_ERROR = b'{"error":"too many clients are here; try again later"}'
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n"
+    b"content-length: %d\r\n\r\n%b" % (len(_ERROR), _ERROR)
+)
+
+
+class PatientH11(H11Protocol):
+    """Where httptools has no wheels."""
+
+    def unfinished(self) -> object:
+        """What stands for the request that has begun to arrive; None between two requests."""
+        state = self.conn.their_state
+        if state is h11.SEND_BODY or (state is h11.IDLE and self.conn.trailing_data[0]):
+            return (state, id(self.cycle))
+        return None
+
+
+def limited(base: Any, max_connections: int | None) -> Any:
+    """``base``, a protocol with ``unfinished``, that refuses more clients than ``max_connections`` and silent ones."""
+
+    class Limited(base):  # type: ignore[misc]
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            super().connection_made(transport)
+            if max_connections is not None and len(self.connections) > max_connections:
+                transport.write(_FULL)
+                transport.close()
+                return
+            # uvicorn's own timer for the time between requests, from which the first byte releases.
+            self.timeout_keep_alive_task = self.loop.call_later(REQUEST_S, self.timeout_keep_alive_handler)
+
+    return Limited
+
+
+class Overseer:
+    """Closes connections whose request takes too long to arrive."""
+
+    def __init__(self) -> None:
+        self._since: dict[Any, tuple[object, float]] = {}
+
+    def look(self, connections: Iterable[Any], now: float) -> None:
+        """To be called every second or so, with the loop's time in seconds."""
+        begun = {one: mark for one in list(connections) if (mark := one.unfinished()) is not None}
+        before, self._since = self._since, {}
+        for connection, mark in begun.items():
+            old, since = before.get(connection, (None, now))
+            if old != mark:
+                since = now
+            self._since[connection] = (mark, since)
+            if now - since > REQUEST_S:
+                connection.transport.close()
