@@ -116,6 +116,20 @@ def full() -> dict[str, Any]:
     }
 
 
+def fallback() -> dict[str, Any]:
+    """Where full int8 did not pass the gate and the ladder was climbed."""
+    report = full() | {"precision": "int8-float", "precision_note": "2 of 20 ops compute in float32: CONV_2D, ADD"}
+    report["stages"][-1]["stage"] = "int8-float"
+    nothing = {"value": None, "drop": None, "bytes": None}
+    tried = [
+        {"precision": "int8-int16", "tensors": ["block3/conv"], **nothing, "skipped": "no kernel"},
+        {"precision": "int8-float", "tensors": ["block3/conv", "block5/conv"], "skipped": None},
+    ]
+    tried[1] |= {"value": 0.861, "drop": 0.005, "bytes": 90_100}
+    report["gate"]["fallbacks"] = tried
+    return report
+
+
 def old() -> dict[str, Any]:
     """Schema 1 in its first form: no stages, flips, culprits or command, and no labels to judge by."""
     report = full()

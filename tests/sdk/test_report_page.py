@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
-from tests.sdk.full_report import RANGES, full, old
+from tests.sdk.full_report import RANGES, fallback, full, old
 
 from edgekd.report.page import render
 
@@ -90,6 +90,7 @@ VARIANTS = {
     "one layer": full() | {"layers": full()["layers"][:1]},
     "exact": full() | {"layers": [one | {"relative_rmse": 0.0} for one in full()["layers"]]},
     "called from Python": full() | {"command": [], "distilled": None},
+    "fallback": fallback(),
     "no drop known": full() | {"gate": {"max_drop": 0.1, "drop": None}},
     "unlabelled flips": full() | {"flips": full()["flips"] | {"by_truth": False}},
 }
@@ -178,6 +179,20 @@ def test_its_policy_lets_in_its_own_style_only(page: Page) -> None:
 )
 def test_every_number_is_on_it(page: Page, words: str) -> None:
     assert words in page.text
+
+
+def test_what_is_less_than_int8_says_so() -> None:
+    text = Page(render(fallback())).text
+    for words in (
+        "A model in int8-float of 65.8 kB",
+        "Not full integer: 2 of 20 ops compute in float32: CONV_2D, ADD",
+        "int8-int16, 1 wider not possible: no kernel – – –",
+        "int8-float, 2 wider 86.10 % 0.50 % 90.1 kB",
+        "int8-float answers 15 of 1,000 rows",
+        "How far the values of int8 are",
+    ):
+        assert words in text
+    assert "Not full integer" not in Page(render(full())).text
 
 
 def test_a_histogram_says_what_the_grid_is_too_small_for() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edgekd.metric import Metric
 from edgekd.report import charts, words
 
 Report = Mapping[str, Any]
@@ -105,6 +106,22 @@ def quantising(report: Report) -> dict[str, Any] | None:
         for one in made["attempts"]
     ]
     return {"held_out": made["held_out"], "attempts": rows, "measured": bool(known)}
+
+
+def fallbacks(gate: Report, metric: Metric) -> list[dict[str, Any]]:
+    """What was tried when full int8 did not pass the gate, in order."""
+    tried = gate.get("fallbacks", [])
+    return [
+        {
+            "what": one["precision"] + (f", {len(one['tensors'])} wider" if one["tensors"] else ""),
+            "worth": words.metric_value(metric, one["value"]),
+            "drop": words.percent(one["drop"]).replace("-", "−"),
+            "size": words.size(one["bytes"]),
+            "skipped": one["skipped"] and f"not possible: {one['skipped']}",
+            "taken": number == len(tried) - 1 and not one["skipped"],
+        }
+        for number, one in enumerate(tried)
+    ]
 
 
 def ranges(ranges: Ranges) -> list[dict[str, Any]]:
