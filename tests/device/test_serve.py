@@ -43,10 +43,13 @@ class UnixConnection(http.client.HTTPConnection):
 class Server:
     """A started server. ``announced`` is the line it printed once it was ready."""
 
-    def __init__(self, log: Path, *arguments: str | Path, without: Sequence[str] = ()) -> None:
-        """``without``: modules that cannot be imported there, as on a machine that has no wheels of them."""
+    def __init__(self, log: Path, *arguments: str | Path, without: Sequence[str] = (), first: str = "") -> None:
+        """``without``: modules that cannot be imported there, as on a machine that has no wheels of them.
+
+        ``first``: a statement that the process is to begin with.
+        """
         program = f"import sys; sys.modules.update(dict.fromkeys({list(without)})); from edgekd_runtime.cli import main"
-        command = [sys.executable, "-c", f"{program}; main()", "serve", *map(str, arguments)]
+        command = [sys.executable, "-c", f"{program}; {first or 'pass'}; main()", "serve", *map(str, arguments)]
         self._log = log
         with log.open("wb") as stderr:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, cwd=log.parent)

@@ -1,0 +1,183 @@
+"""A real server process while it is operated: reloads, its end, crowds, silent clients."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.device.test_serve import Server
+
+from edgekd_runtime.bundle import Bundle
+
+TIMEOUT_S = 60
+BODY = json.dumps({"inputs": [{"name": "in", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, -1, 0.5]}]})
+
+
+class Load:
+    """Clients that ask all the time, and open a new connection when they are told that the old one ends."""
+
+    def __init__(self, port: int, clients: int = 3) -> None:
+        self.port = port
+        self.answers = 0
+        self.failures: list[str] = []
+        self.is_over = threading.Event()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.is_over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self) -> None:
+        while not self.is_over.is_set():
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_S)
+            try:
+                connection.connect()
+            except ConnectionRefusedError:
+                return  # the server has ended, and this client had not asked yet
+            try:
+                while not self.is_over.is_set():
+                    connection.request("POST", "/v2/models/dense/infer", BODY)
+                    response = connection.getresponse()
+                    if response.status != 200:
+                        self.failures.append(f"{response.status}: {response.read()!r}")
+                    response.read()
+                    self.answers += 1
+                    if response.headers["connection"] == "close":
+                        break
+            except (OSError, http.client.HTTPException) as error:
+                self.failures.append(repr(error))
+            finally:
+                connection.close()
+
+    def wait(self, more: int = 20) -> None:
+        target = self.answers + more
+        wait_for(lambda: self.answers >= target)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def dense(int8_dense: bytes) -> Bundle:
+    return Bundle("dense", int8_dense, "int8", {"in": "x"}, {"out": "y"})
+
+
+@pytest.fixture
+def folder(tmp_path: Path, dense: Bundle) -> Path:
+    dense.save(tmp_path / "models" / "dense.edgekd")
+    replace(dense, name="other").save(tmp_path / "models" / "other.edgekd")
+    (tmp_path / "models" / "broken.edgekd").write_bytes(b"no bundle")
+    return tmp_path / "models"
+
+
+@pytest.fixture(params=[(), ("httptools", "uvloop")], ids=["installed", "pure-python"])
+def server(folder: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
+    server = Server(tmp_path / "log", "--model-dir", folder, "--port", "0", without=request.param)
+    yield server
+    if server.process.poll() is None:
+        assert server.stop() == 0
+
+
+def get(server: Server, path: str, method: str = "GET") -> tuple[int, Any]:
+    connection = server.connection()
+    connection.request(method, path)
+    response = connection.getresponse()
+    raw = response.read()
+    connection.close()
+    return response.status, raw if path == "/metrics" else json.loads(raw)
+
+
+def test_a_folder_is_served_and_followed_on_sighup(server: Server, folder: Path, dense: Bundle) -> None:
+    assert "serving dense (int8, " in server.announced
+    states = {entry["name"]: entry for entry in get(server, "/v2/repository/index", "POST")[1]}
+    assert [states[name]["state"] for name in ("broken", "dense", "other")] == ["UNAVAILABLE", "READY", "READY"]
+    assert "broken.edgekd" in states["broken"]["reason"]
+    with Load(server.port) as load:
+        load.wait()
+        replace(dense, version="2").save(folder / "dense.edgekd")
+        (folder / "other.edgekd").unlink()
+        server.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: get(server, "/v2/models/dense")[1]["versions"] == ["2"])
+        wait_for(lambda: get(server, "/v2/models/other")[0] == 404)
+        load.wait()
+    assert load.failures == []
+
+
+def test_sigterm_under_load_fails_nobody(server: Server) -> None:
+    with Load(server.port) as load:
+        load.wait(100)
+        assert server.stop() == 0
+        load.is_over.set()
+    assert load.failures == []
+
+
+def test_health_and_metrics(server: Server) -> None:
+    for path in ("/healthz", "/v2/health/ready"):
+        assert get(server, path) == (200, {"ready": True})
+    assert b'edgekd_model_info{model="dense",version="1"' in get(server, "/metrics")[1]
+
+
+def test_more_clients_than_there_may_be(folder: Path, tmp_path: Path) -> None:
+    server = Server(tmp_path / "log", folder / "dense.edgekd", "--port", "0", "--max-connections", "2")
+    held = [server.connection() for _ in range(2)]
+    for connection in held:
+        connection.request("GET", "/healthz")
+        assert connection.getresponse().read()
+    late = server.connection()
+    late.connect()
+    with late.sock.makefile("rb") as answer:
+        assert b" 503 " in answer.readline()
+        assert b"retry-after: 1\r\n" in answer.read()
+    held.pop().close()
+    wait_for(lambda: _is_let_in(server))
+    assert server.stop() == 0
+
+
+def _is_let_in(server: Server) -> bool:
+    try:
+        return get(server, "/healthz")[0] == 200
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+def test_clients_that_never_finish_are_hung_up_on(folder: Path, tmp_path: Path) -> None:
+    """With the patience of a test, by both parsers."""
+    short = "import edgekd_runtime.patience as p; p.REQUEST_S = 1.0"
+    for number, without in enumerate(((), ("httptools", "uvloop"))):
+        server = Server(tmp_path / f"log{number}", folder / "dense.edgekd", "--port", "0", without=without, first=short)
+        silent, slow_head, slow_body = (
+            socket.create_connection(("127.0.0.1", server.port), TIMEOUT_S) for _ in range(3)
+        )
+        slow_head.sendall(b"POST /v2/models/dense/infer HTTP/1.1\r\nHost: localhost\r\nX")
+        slow_body.sendall(b"POST /v2/models/dense/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n\r\n{")
+        good = server.connection()
+        end = time.monotonic() + 2.5
+        while time.monotonic() < end:  # longer than the patience, but every request is quick
+            good.request("POST", "/v2/models/dense/infer", BODY)
+            assert good.getresponse().read()
+            time.sleep(0.3)
+        for client in (silent, slow_head, slow_body):
+            client.settimeout(TIMEOUT_S)
+            assert client.recv(1000) == b""
+            client.close()
+        good.close()
+        assert server.stop() == 0
