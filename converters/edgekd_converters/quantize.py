@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,19 +28,26 @@ def quantize_int8(graph: Graph, ranges: Ranges) -> Graph:
     for tensor in graph.tensors:
         if tensor.dtype == "FLOAT32" and not tensor.is_constant and tensor.name not in ranges:
             raise QuantizeError(f"there is no range for tensor {tensor.name!r}; calibrate this very graph")
-    statistics = _statistics(graph, *within_limits(graph, ranges))
+    result = write_quantised(graph, recipe.static_wi8_ai8(), ranges)
+    require_integer(result)
+    return result
+
+
+def write_quantised(graph: Graph, how: list[dict[str, Any]], ranges: Ranges | None) -> Graph:
+    """What ai-edge-quantizer makes of the graph after a recipe of its own; ``ranges`` None for one that needs none.
+
+    Raises ``QuantizeError``.
+    """
+    statistics = None if ranges is None else _statistics(graph, *within_limits(graph, ranges))
     with tempfile.TemporaryDirectory(prefix="edgekd-") as folder:
         source = Path(folder) / "float.tflite"
         source.write_bytes(_with_signatures(graph))
         try:
             with quiet(), known_to_quantizer():
-                writer = quantizer.Quantizer(str(source), recipe.static_wi8_ai8())
-                content = bytes(writer.quantize(statistics).quantized_model)
+                content = bytes(quantizer.Quantizer(str(source), how).quantize(statistics).quantized_model)
         except Exception as error:  # it raises RuntimeError, ValueError, KeyError, … depending on the op
             raise QuantizeError(f"ai-edge-quantizer cannot quantise the model: {one_line(error)}") from error
-    result = _signed(read_graph(content), graph)
-    require_integer(result)
-    return result
+    return _signed(read_graph(content), graph)
 
 
 def _signed(result: Graph, original: Graph) -> Graph:

@@ -36,8 +36,8 @@ class Bundle:
 
     ``inputs`` and ``outputs`` map public tensor names to those inside the flatbuffer, in order. ``layouts``: of public
     tensors whose axes the source model had in another order, the permutation that takes its arrays to the flatbuffer's,
-    ``(0, 2, 3, 1)`` for NCHW; callers see the source's. ``precision`` says what
-    the arithmetic is (``"int8"`` always means full integer). ``scores``: what a classifier's first output is;
+    ``(0, 2, 3, 1)`` for NCHW; callers see the source's. ``precision`` says what the arithmetic is (``"int8"`` always
+    means full integer), ``precision_note`` the same in a sentence. ``scores``: what a classifier's first output is;
     probabilities are taken as they are, logits go through a softmax. ``threshold``: a top score below it is out of
     scope. ``answers``: label → language → text. ``signed_by``: the trusted key whose signature was checked when it was
     read; saving it again takes the signature off.
@@ -58,6 +58,7 @@ class Bundle:
     created_by: str = ""
     layouts: dict[str, tuple[int, ...]] = field(default_factory=dict)
     signed_by: str = ""
+    precision_note: str = ""
 
     def __post_init__(self) -> None:
         for what, value in (("name", self.name), ("version", self.version)):
@@ -82,6 +83,7 @@ class Bundle:
             "name": self.name,
             "version": self.version,
             "precision": self.precision,
+            "precision_note": self.precision_note,
             "inputs": self._described(self.inputs),
             "outputs": self._described(self.outputs),
             "scores": self.scores,
@@ -148,6 +150,7 @@ def _from_members(manifest: Mapping[str, Any], members: Mapping[str, bytes], sig
         version=str(manifest["version"]),
         model=members[zipped.MODEL],
         precision=str(manifest["precision"]),
+        precision_note=str(manifest.get("precision_note", "")),  # bundles from before there was anything to note
         inputs={str(entry["name"]): str(entry["tensor"]) for entry in manifest["inputs"]},
         outputs={str(entry["name"]): str(entry["tensor"]) for entry in manifest["outputs"]},
         scores=manifest.get("scores", "logits"),  # bundles from before there was a choice do not say

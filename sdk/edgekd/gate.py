@@ -58,15 +58,19 @@ _NEEDS: dict[Metric, str] = {
 }
 
 
-def refusal(verdict: Verdict, precision: str, culprits: Sequence[Culprit], shrunk: bool) -> GateError:
-    """What to say when the limit is passed. ``shrunk``: the float model was changed before it was quantised."""
+def refusal(verdict: Verdict, culprits: Sequence[Culprit], shrunk: bool, tried: Sequence[str] = ()) -> GateError:
+    """What to say when int8 passes the limit.
+
+    ``shrunk``: the float model was changed before it was quantised. ``tried``: what else was, in words.
+    """
     before, between, after = (
         metric_value(verdict.metric, one) for one in (verdict.before, verdict.between, verdict.after)
     )
     name, share = metric_name(verdict.metric), percent(verdict.drop)
     loss = f"raises {name} by {share}" if verdict.metric in ERRORS else f"loses {share} of {name}"
     earlier = f"; it was {between} before quantising" if shrunk else ""
+    others = "; ".join(tried) or "--allow-fallback would try wider formats"
     return GateError(
-        f"gate: {precision} {loss} on --eval ({before} → {after}), more than --max-drop {verdict.max_drop} "
-        f"allows{earlier}; culprits: {named(culprits)}. Nothing was written"
+        f"gate: int8 {loss} on --eval ({before} → {after}), more than --max-drop {verdict.max_drop} "
+        f"allows{earlier}; culprits: {named(culprits)}; {others}. Nothing was written"
     )

@@ -22,14 +22,15 @@ class ConvertOptions:
     """What to convert, with what data, into what.
 
     ``max_drop``: by how much int8 may be worse on ``evaluation`` than the model as it was given, in ``metric`` (see
-    :func:`edgekd.metric.drop`; None takes the one that fits the data); None leaves the gate open. ``prune_rounds``:
-    prune and recover in turn so often, a share of the way each time. ``teacher``: recover under this model instead of
-    the student as it was given. The seed here governs pruning and recovery too. ``labels``: names of the classes of a
-    model that has none of its own. ``samples`` may be an iterable, see :func:`edgekd.rows.read_rows`. ``load``: what
-    the model itself leaves open. ``preprocess``: what files of pictures or sounds go through, see
-    :func:`edgekd.preprocessing.preprocess_for`. ``tolerance``: share of an output's range by which the float graph may
-    differ from the source. ``strict``: what the linter finds is an error. ``command``: the words that were typed, for
-    the report. ``ranges``: a file of ranges that stand, read into ``quantize``.
+    :func:`edgekd.metric.drop`; None takes the one that fits the data); None leaves the gate open. ``allow_fallback``:
+    where full int8 does not pass, try what is less than that. ``prune_rounds``: prune and recover in turn so often, a
+    share of the way each time. ``teacher``: recover under this model instead of the student as it was given. The seed
+    here governs pruning and recovery too. ``labels``: names of the classes of a model that has none of its own.
+    ``samples`` may be an iterable, see :func:`edgekd.rows.read_rows`. ``load``: what the model itself leaves open.
+    ``preprocess``: what files of pictures or sounds go through, see :func:`edgekd.preprocessing.preprocess_for`.
+    ``tolerance``: share of an output's range by which the float graph may differ from the source. ``strict``: what the
+    linter finds is an error. ``command``: the words that were typed, for the report. ``ranges``: a file of ranges that
+    stand, read into ``quantize``.
     """
 
     student: Path
@@ -45,6 +46,7 @@ class ConvertOptions:
     max_samples: int = 1000
     max_drop: float | None = None
     metric: Metric | None = None
+    allow_fallback: bool = False
     seed: int = 0
     labels: Path | None = None
     prune: PruneOptions | None = None

@@ -14,8 +14,9 @@ from edgekd import scope
 from edgekd.culprits import find_culprits
 from edgekd.errors import UsageError
 from edgekd.flips import find_flips
-from edgekd.gate import judge, refusal
+from edgekd.gate import judge
 from edgekd.inputs import Inputs, count, golden_files, take
+from edgekd.ladder import PRECISIONS, Candidate, Ladder, full_integer, settle
 from edgekd.layers import layer_errors, some_rows
 from edgekd.metrics import Truth, score
 from edgekd.opening import Opening, open_source, open_teacher
@@ -69,47 +70,55 @@ def convert(options: ConvertOptions, stages: Stages | None = None) -> ConvertRes
         runs = side_by_side([*(step.graph for step in made[:-1]), float_graph, int8_graph], data.judged)
         truth = Truth(classes=data.targets)
         scores = [score(run.outputs, truth, runs[0].outputs) for run in runs]
-        quantised = score(runs[-1].outputs, truth, runs[-2].outputs)
+    with stages.stage("look into layers") as step:
+        layers = layer_errors(float_graph, int8_graph, some_rows(data.judged, float_graph))
+        culprits = find_culprits(float_graph, int8_graph, data.judged, layers, step.advance)
+    with stages.stage("gate") as step:
+        verdict = judge(options.metric, options.max_drop, scores)
+        ladder = Ladder(
+            *(float_graph, made_int8.ranges, culprits, data.judged, truth, runs[0], scores[:-1]),
+            *(verdict.metric, options.max_drop),
+        )
+        int8 = full_integer(int8_graph, runs[-1], scores[-1], verdict)
+        result, tried = settle(
+            int8, ladder, fallback=options.allow_fallback, shrunk=len(scores) > 2, advance=step.advance
+        )
+        runs[-1], scores[-1] = result.run, result.score
+        quantised = score(result.run.outputs, truth, runs[-2].outputs)
         flips = None
         if quantised.agreement is not None:
             before, after = (run.outputs.argmax(1) for run in runs[-2:])
             flips = find_flips(before, after, data.targets, source.labels)
-        foreign = None if data.out_of_scope is None else run_graph(int8_graph, data.out_of_scope)
+        foreign = None if data.out_of_scope is None else run_graph(result.graph, data.out_of_scope)
         kind = scope.kind_of(runs[-2].outputs)
-        bounds = None if data.targets is None else scope.measure(runs[-1].outputs, foreign, kind)
-    with stages.stage("look into layers") as step:
-        layers = layer_errors(float_graph, int8_graph, some_rows(data.judged, float_graph))
-        culprits = find_culprits(float_graph, int8_graph, data.judged, layers, step.advance)
-    with stages.stage("gate"):
-        verdict = judge(options.metric, options.max_drop, scores)
-        if not verdict.met:
-            raise refusal(verdict, "int8", culprits, shrunk=len(scores) > 2)
+        bounds = None if data.targets is None else scope.measure(result.run.outputs, foreign, kind)
     with stages.stage("package"):
-        bundle = _bundle(options, name, source, int8_graph, kind, bounds)
+        bundle = _bundle(options, name, source, result, kind, bounds)
         report = {
             "edgekd": "conversion",
             "schema_version": SCHEMA_VERSION,
             "name": bundle.name,
             "precision": bundle.precision,
+            "precision_note": bundle.precision_note,
             "source": describe_source(source),
             "samples": describe_samples(source),
-            "bytes": {"float": len(float_graph.content), "int8": len(int8_graph.content)},
-            "integer_op_fraction": integer_fraction(int8_graph),
-            "ops": [op.name for op in int8_graph.ops],
+            "bytes": {"float": len(float_graph.content), "int8": len(result.graph.content)},
+            "integer_op_fraction": integer_fraction(result.graph),
+            "ops": [op.name for op in result.graph.ops],
             "accuracy": None if data.targets is None else {"float": scores[-2].accuracy, "int8": scores[-1].accuracy},
             "invoke_us": {"float": runs[-2].invoke_us, "int8": runs[-1].invoke_us},
             "agreement": quantised.agreement,
             "relative_rmse": quantised.relative_rmse,
             "judged_on": {"file": "samples" if data.evaluation is None else "eval", "rows": count(data.judged)},
             "calibration_samples": count(data.samples),
-            "stages": describe_stages(made, int8_graph, scores, [run.invoke_us for run in runs]),
+            "stages": describe_stages(made, result, scores, [run.invoke_us for run in runs]),
             "quantising": describe_quantising(made_int8),
             "flips": flips.to_dict(source.labels) if flips else None,
             "worst_layer": layers[0].to_dict(),
             "layers": [layer.to_dict() for layer in layers],
             "culprits": [culprit.to_dict() for culprit in culprits],
             "out_of_scope": bounds.to_dict() if bounds else None,
-            "gate": verdict.to_dict(),
+            "gate": {**result.verdict.to_dict(), "fallbacks": [one.to_dict() for one in tried]},
             "command": list(options.command),
             "distilled": describe_origin(student, data.files),
             "seed": options.seed,
@@ -134,23 +143,24 @@ def _bundle(
     options: ConvertOptions,
     name: str,
     source: Opening,
-    int8_graph: Graph,
+    result: Candidate,
     kind: Scores,
     bounds: scope.ScopeBounds | None,
 ) -> Bundle:
     return Bundle(
         name=name,
         version=options.version,
-        model=int8_graph.content,
-        precision="int8",
-        inputs=int8_graph.signature.inputs,
-        outputs=int8_graph.signature.outputs,
+        model=result.graph.content,
+        precision=result.precision,
+        precision_note=result.note,
+        inputs=result.graph.signature.inputs,
+        outputs=result.graph.signature.outputs,
         scores=kind,
         labels=source.labels,
         preprocess=source.student.preprocess,
         threshold=bounds.threshold if bounds else None,
         answers=source.data.answers,
-        golden=_golden(int8_graph, source.data),
+        golden=_golden(result.graph, source.data),
         created_by=f"edgekd {versions()['edgekd']}",
         layouts=dict(source.layouts),
     )
@@ -183,7 +193,7 @@ def _write(output: Path, made: Quantized, report: dict[str, Any], bundle: Bundle
         packed = trial.read_bytes()
     files = {
         "float.tflite": made.float_graph.content,
-        "int8.tflite": made.int8_graph.content,
+        f"{bundle.precision}.tflite": bundle.model,
         RANGES: write_ranges(made.ranges, made.kept),
         file_name: packed,
         REPORT: text.encode(),
@@ -192,6 +202,8 @@ def _write(output: Path, made: Quantized, report: dict[str, Any], bundle: Bundle
     try:
         for name, data in files.items():
             atomic.write_bytes(output / name, data)
+        for other in set(PRECISIONS) - {bundle.precision}:
+            (output / f"{other}.tflite").unlink(missing_ok=True)  # of an earlier conversion
     except OSError as error:
         raise UsageError(f"--output {output}: {error.strerror or error}") from error
     return output / file_name

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
+from tests.sdk.poison import inner_convolution, poisoned
 
 from edgekd.culprits import Culprit, find_culprits, named
 from edgekd.layers import LayerError, layer_errors
 from edgekd.verify import run_graph
 from edgekd_converters.calibrate import calibrate_minmax
-from edgekd_converters.graph import Graph, Op, read_graph, write_model
+from edgekd_converters.graph import Graph, read_graph, write_model
 from edgekd_converters.observe import Columns, feeds
 from edgekd_converters.quantize import quantize_int8
 from edgekd_converters.simulate import Spared, rounded_layers, simulated
@@ -33,25 +34,6 @@ def quantised(graph: Graph, columns: Columns) -> Graph:
     return quantize_int8(graph, calibrate_minmax(graph, feeds(columns)))
 
 
-def poisoned(graph: Graph, op: Op, factor: float = 3000.0) -> Graph:
-    """The same function in float: a channel of a convolution made greater, and its weights in the next one less.
-
-    ``op`` has a ReLU, and one consumer, a convolution.
-    """
-    (consumer,) = (one for one in graph.main if op.outputs[0].index in {tensor.index for tensor in one.inputs})
-    weights, bias, following = (graph.constant(one).copy() for one in (*op.inputs[1:3], consumer.inputs[1]))
-    weights[0] *= factor
-    bias[0] *= factor
-    following[..., 0] /= factor
-    changed = {op.inputs[1].index: weights, op.inputs[2].index: bias, consumer.inputs[1].index: following}
-    return graph.edited(changed, {})
-
-
-def inner_convolution(graph: Graph) -> Op:
-    """The one of 24 channels, in the middle of the residual branch."""
-    return next(op for op in graph.main if op.name == "CONV_2D" and op.outputs[0].shape[-1] == 24)
-
-
 def look(graph: Graph, columns: Columns) -> Found:
     int8 = quantised(graph, columns)
     layers = layer_errors(graph, int8, columns)
@@ -60,11 +42,11 @@ def look(graph: Graph, columns: Columns) -> Found:
 
 @pytest.fixture(scope="module")
 def of_poisoned(sound: Graph, columns: Columns) -> Found:
-    return look(poisoned(sound, inner_convolution(sound)), columns)
+    return look(poisoned(sound, inner_convolution(sound), 3000.0), columns)
 
 
 def test_poison_changes_nothing_in_float(sound: Graph, columns: Columns) -> None:
-    bad = poisoned(sound, inner_convolution(sound))
+    bad = poisoned(sound, inner_convolution(sound), 3000.0)
     np.testing.assert_allclose(run_graph(bad, columns), run_graph(sound, columns), atol=1e-4)
 
 

@@ -102,6 +102,7 @@ def test_kilobytes_are_of_1000_bytes() -> None:
 
 
 REPORT: dict[str, Any] = {
+    "precision": "int8",
     "source": {"format": "keras", "equivalence": {"max_difference": 1.2e-6}},
     "accuracy": {"float": 0.92, "int8": 0.915},
     "bytes": {"float": 3_000_000, "int8": 800_000},

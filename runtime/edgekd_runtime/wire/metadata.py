@@ -34,7 +34,11 @@ def model(engine: Engine) -> dict[str, Any]:
         "platform": f"edgekd_{engine.backend.name}",
         "inputs": inputs,
         "outputs": outputs,
-        "parameters": {"precision": engine.bundle.precision, "labels": list(engine.bundle.labels)},
+        "parameters": {
+            "precision": engine.bundle.precision,
+            "precision_note": engine.bundle.precision_note,
+            "labels": list(engine.bundle.labels),
+        },
     }
 
 

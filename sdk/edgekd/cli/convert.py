@@ -41,6 +41,11 @@ if TYPE_CHECKING:
 )
 @common.metric_option
 @click.option(
+    "--allow-fallback",
+    is_flag=True,
+    help="Where int8 does not pass --max-drop, try 16-bit activations and floats on the culprits, then dynamic int8.",
+)
+@click.option(
     "--max-samples",
     type=click.IntRange(1),
     default=1000,
@@ -75,6 +80,7 @@ def command(
     label_column: str,
     max_drop: float | None,
     metric: Metric | None,
+    allow_fallback: bool,
     max_samples: int,
     labels: Path | None,
     out_of_scope: Path | None,
@@ -115,6 +121,7 @@ def command(
         max_samples=max_samples,
         max_drop=max_drop,
         metric=metric,
+        allow_fallback=allow_fallback,
         seed=seed,
         labels=labels,
         prune=shrink.prune_options(given, seed),

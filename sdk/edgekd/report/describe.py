@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from edgekd.fits import public_inputs, public_outputs
+from edgekd.ladder import Candidate
 from edgekd.metrics import Score
 from edgekd.opening import Opening
 from edgekd.shrink import Snapshot
@@ -83,12 +84,11 @@ def describe_samples(source: Opening) -> dict[str, Any]:
 
 
 def describe_stages(
-    made: Sequence[Snapshot], int8_graph: Graph, scores: Sequence[Score], invoke_us: Sequence[float]
+    made: Sequence[Snapshot], result: Candidate, scores: Sequence[Score], invoke_us: Sequence[float]
 ) -> list[dict[str, Any]]:
     """What the model costs and is worth after every stage.
 
-    ``scores`` and ``invoke_us``, the median time of one run on this machine, are those of ``made``, then that of int8.
-
+    ``scores`` and ``invoke_us``, the median time of one run on this machine, are those of ``made``, then the result's.
     Agreement and error are measured against the model as it was loaded.
     """
     entries = []
@@ -102,7 +102,7 @@ def describe_stages(
             # NaN, which JSON does not have, where there were too few samples to hold any out.
             entry["training"] = {"loss": loss, "teacher_agreement": agreement if math.isfinite(agreement) else None}
         entries.append(entry)
-    last = {"stage": "int8", "round": made[-1].round, **_cost(int8_graph, made[-1].graph)}
+    last = {"stage": result.precision, "round": made[-1].round, **_cost(result.graph, made[-1].graph)}
     return [*entries, {**last, **asdict(scores[-1]), "invoke_us": invoke_us[-1]}]
 
 

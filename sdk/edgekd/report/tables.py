@@ -35,22 +35,24 @@ def _short(name: str) -> str:
 def convert_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     """The lines of the table that ``edgekd convert`` prints."""
     accuracy, worst, error = report["accuracy"], report["worst_layer"], report.get("relative_rmse")
-    equivalence = report["source"]["equivalence"]
+    equivalence, precision = report["source"]["equivalence"], report["precision"]
     rows = [
         ("source", f"{report['source']['format']}, float graph differs by {equivalence['max_difference']:.1e} at most"),
         ("float model", kilobytes(report["bytes"]["float"])),
-        ("int8 model", kilobytes(report["bytes"]["int8"])),
+        (f"{precision} model", kilobytes(report["bytes"]["int8"])),
         ("integer ops", percent(report["integer_op_fraction"])),
         (
-            "invoke float / int8",
+            f"invoke float / {precision}",
             f"{report['invoke_us']['float']:.1f} / {report['invoke_us']['int8']:.1f} µs on this machine",
         ),
-        ("agreement float–int8", percent(report["agreement"])) if error is None else ("int8 error", percent(error)),
+        (f"agreement float–{precision}", percent(report["agreement"]))
+        if error is None
+        else (f"{precision} error", percent(error)),
         ("worst layer error", f"{percent(worst['relative_rmse'])} at {worst['op']} {worst['tensor']!r}"),
     ]
     if accuracy:
         rows.insert(3, ("float accuracy", percent(accuracy["float"])))
-        rows.insert(4, ("int8 accuracy", percent(accuracy["int8"])))
+        rows.insert(4, (f"{precision} accuracy", percent(accuracy["int8"])))
     if scope := report["out_of_scope"]:
         rows.append(("in scope accepted", percent(scope["in_scope_accepted"])))
         if scope["out_of_scope_rejected"] is not None:
@@ -61,7 +63,8 @@ def convert_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
 def remarks(report: dict[str, Any]) -> list[str]:
     """Of a conversion's report, what people should be told under the table."""
     findings = [f"{one['severity']} ({one['code']}): {one['message']}" for one in report["samples"]["findings"]]
-    return [*findings, *report["source"]["notes"], *report["samples"]["notes"]]
+    less = [f"the result is {report['precision']}: {report['precision_note']}"] if report["precision"] != "int8" else []
+    return [*less, *findings, *report["source"]["notes"], *report["samples"]["notes"]]
 
 
 def _stage_rows(stages: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
