@@ -60,6 +60,8 @@ def test_the_files(pictured: Path, pictures: Any, engine: Engine) -> None:
         "float.tflite",
         "int8.tflite",
         "stripes.edgekd",
+        "ranges.json",
+        "report.html",
         "report.json",
     }
     assert (pictured / "float.tflite").read_bytes() == pictures.model.read_bytes()
