@@ -1,0 +1,295 @@
+"""The server of the local protocol (:mod:`edgekd_runtime.frames`), on the event loop of the HTTP server.
+
+The same routes, guards, lanes and limits answer as over HTTP. Sockets are read when the loop finds them readable,
+without a transport between: that costs less for each answer, and descriptors of shared memory can come along.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Sequence
+
+from edgekd_runtime import frames, shared
+from edgekd_runtime.errors import InputError, RuntimeFault
+from edgekd_runtime.lanes import Handler
+from edgekd_runtime.poll import BusyPoll
+from edgekd_runtime.reply import Guard, Reply, fault_reply, too_large
+from edgekd_runtime.routes import Site
+from edgekd_runtime.server import refusal
+
+_MAX_CONNECTIONS = 128
+_MAX_PENDING = 16
+_BUFFER_BYTES = 65536
+_MAX_HEADS, _MAX_HEAD_BYTES = 256, 2048
+_FRAME_TIMEOUT_S = 30.0
+
+
+class IpcServer:
+    """Answers ``site`` to the clients of a listening unix socket."""
+
+    def __init__(self, site: Site, guards: Sequence[Guard], max_body_bytes: int, poll: BusyPoll) -> None:
+        self.site = site
+        self.guards = tuple(guards)
+        self.max_body_bytes = max_body_bytes
+        self.poll = poll
+        self.connections: set[_Connection] = set()
+        self._heads: dict[bytes, frames.RequestHead] = {}
+        self._listening: socket.socket | None = None
+
+    def start(self, loop: asyncio.AbstractEventLoop, listening: socket.socket) -> None:
+        """Take clients from now on. ``listening`` stays the caller's to close."""
+        listening.setblocking(False)
+        self._listening = listening
+        loop.add_reader(listening, self._accept, loop, listening)
+
+    def _accept(self, loop: asyncio.AbstractEventLoop, listening: socket.socket) -> None:
+        try:
+            sock, _ = listening.accept()
+        except OSError:  # the client has left already, or there are no descriptors left
+            return
+        if len(self.connections) >= _MAX_CONNECTIONS:
+            sock.close()
+            return
+        sock.setblocking(False)
+        self.connections.add(_Connection(self, loop, sock))
+
+    def head(self, raw: bytes) -> frames.RequestHead:
+        """A client says the same head every time: it is parsed once. Raises ``InputError``."""
+        known = self._heads.get(raw)
+        if known is None:
+            known = frames.parse_request(raw)
+            if len(self._heads) < _MAX_HEADS and len(raw) <= _MAX_HEAD_BYTES:
+                self._heads[raw] = known
+        return known
+
+    async def shutdown(self, timeout_s: float) -> None:
+        """Take no more clients, answer what was asked, and let go of the clients."""
+        loop = asyncio.get_running_loop()
+        if self._listening is not None:
+            loop.remove_reader(self._listening)
+        give_up = loop.time() + timeout_s
+        while any(one.is_busy for one in self.connections) and loop.time() < give_up:
+            await asyncio.sleep(0.01)
+        for one in list(self.connections):
+            one.close()
+
+
+class _Connection:
+    """One client. Its frames are gathered in ``_buffer``, which grows only as bytes arrive."""
+
+    def __init__(self, server: IpcServer, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+        self._server = server
+        self._loop = loop
+        self._sock = sock
+        self._buffer = bytearray(_BUFFER_BYTES)
+        self._filled = 0
+        self._out = bytearray()
+        self._pending = 0
+        self._memory: shared.SharedMemory | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_reading = self._is_open = True
+        self._ends = False  # once all that waits to be sent is sent
+        loop.add_reader(sock, self._readable)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an answer is owed or half sent."""
+        return self._pending > 0 or len(self._out) > 0
+
+    def close(self) -> None:
+        """Hang up."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        self._loop.remove_reader(self._sock)
+        self._loop.remove_writer(self._sock)
+        self._sock.close()
+        if self._memory is not None:
+            self._memory.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._server.connections.discard(self)
+
+    def _readable(self) -> None:
+        self._server.poll.asked()
+        try:
+            with memoryview(self._buffer)[self._filled :] as room:
+                count, ancillary, _, _ = self._sock.recvmsg_into([room], shared.ANCILLARY_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.close()
+            return
+        if ancillary:
+            self._share(shared.descriptors(ancillary))
+        if count == 0:
+            self.close()
+            return
+        self._filled += count
+        self._answer_frames()
+
+    def _share(self, fds: list[int]) -> None:
+        """Take the last descriptor for this client's memory, in place of what it shared before."""
+        for fd in fds[:-1]:
+            os.close(fd)
+        if fds and self._memory is not None:
+            self._memory.close()
+            self._memory = None
+        for fd in fds[-1:]:
+            with contextlib.suppress(InputError):  # whoever names that memory will be told
+                self._memory = shared.SharedMemory(fd)
+
+    def _answer_frames(self) -> None:
+        at = 0
+        while self._is_open and not self._ends and self._is_reading and self._filled - at >= frames.PREFIX.size:
+            magic, head_size, _, request_id, body_size = frames.PREFIX.unpack_from(self._buffer, at)
+            if magic != frames.MAGIC or head_size > frames.MAX_HEAD:
+                self._refuse(0, fault_reply(InputError("that is no frame of version 1")))
+                break
+            if body_size > self._server.max_body_bytes:
+                self._refuse(request_id, too_large(self._server.max_body_bytes))
+                break
+            body_at = at + frames.PREFIX.size + head_size
+            end = body_at + body_size
+            if end > self._filled:
+                self._wait_for(end - at, at)
+                return
+            raw_head = bytes(self._buffer[at + frames.PREFIX.size : body_at])
+            body = bytes(memoryview(self._buffer)[body_at:end])
+            at = end
+            self._ask(raw_head, request_id, body)
+        if self._is_open:
+            self._keep(at)
+            self._watch(self._filled > 0 and self._is_reading)
+
+    def _wait_for(self, size: int, at: int) -> None:
+        """Make room for a frame of ``size`` bytes, at most twice of what has come of it."""
+        self._keep(at)
+        if size > len(self._buffer) and self._filled == len(self._buffer):
+            self._buffer.extend(bytes(min(size, 2 * self._filled) - len(self._buffer)))
+        self._watch(True)
+
+    def _keep(self, at: int) -> None:
+        """What is left from ``at`` on moves to the front; a large frame's room is given back."""
+        left = self._filled - at
+        if left == 0 and len(self._buffer) > _BUFFER_BYTES:
+            self._buffer = bytearray(_BUFFER_BYTES)
+        elif at and left:
+            self._buffer[:left] = self._buffer[at : self._filled]
+        self._filled = left
+
+    def _watch(self, is_half: bool) -> None:
+        """A frame that has begun must come to an end in time."""
+        if self._timer is not None and not is_half:
+            self._timer.cancel()
+            self._timer = None
+        elif self._timer is None and is_half:
+            self._timer = self._loop.call_later(_FRAME_TIMEOUT_S, self.close)
+
+    def _ask(self, raw_head: bytes, request_id: int, body: bytes) -> None:
+        reply_at: frames.Span | None = None
+        try:
+            head = self._server.head(raw_head)
+            found = refusal(self._server.guards, head.headers, head.path, None) or self._server.site.find(
+                head.method, head.path
+            )
+            reply_at = head.reply
+            if head.body is not None:
+                body = self._shared_body(head.body)
+        except RuntimeFault as fault:
+            found = fault_reply(fault)
+        if isinstance(found, Reply):
+            self._send(request_id, found, reply_at)
+        elif found.lane is None:
+            self._send(request_id, found.now(body, head.headers), reply_at)
+            self._server.poll.answered(self._loop)
+        else:
+            self._ask_lane(found, head, request_id, body)
+
+    def _ask_lane(self, handler: Handler, head: frames.RequestHead, request_id: int, body: bytes) -> None:
+        self._pending += 1
+        if self._pending >= _MAX_PENDING:
+            self._pause()
+
+        def done(reply: Reply) -> None:
+            self._pending -= 1
+            if self._is_open:
+                self._send(request_id, reply, head.reply)
+                self._resume()
+
+        handler.later(body, head.headers, self._loop, done)
+
+    def _shared_body(self, place: frames.Span) -> bytes:
+        if self._memory is None:
+            raise InputError("no shared memory has come with this or an earlier frame")
+        if place.size > self._server.max_body_bytes:
+            raise InputError(f"shared-body is of more than {self._server.max_body_bytes} bytes")
+        return self._memory.read(place)
+
+    def _refuse(self, request_id: int, reply: Reply) -> None:
+        """Answer what cannot be read on after, and hang up."""
+        self._ends = True
+        self._filled = 0
+        self._send(request_id, reply, None)
+
+    def _send(self, request_id: int, reply: Reply, place: frames.Span | None) -> None:
+        lines, body = f"content-type: {reply.content_type}", reply.body
+        for name, value in reply.headers:
+            lines += f"\n{name}: {value}"
+        if place is not None and self._memory is not None and self._memory.write(place, body):
+            lines += f"\n{frames.SHARED_BODY}: {place.offset} {len(body)}"
+            body = b""
+        head = frames.frame_head(reply.status, request_id, lines.encode("latin-1"), len(body))
+        if self._out:
+            self._out += head + body
+            return
+        try:
+            sent = self._sock.sendmsg([head, body])
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            self.close()
+            return
+        if sent < len(head) + len(body):
+            self._out += (head + body)[sent:]
+            self._pause()
+            self._loop.add_writer(self._sock, self._writable)
+        elif self._ends:
+            self._hang_up()
+
+    def _writable(self) -> None:
+        try:
+            del self._out[: self._sock.send(self._out)]
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.close()
+            return
+        if not self._out:
+            self._loop.remove_writer(self._sock)
+            if self._ends:
+                self._hang_up()
+            else:
+                self._resume()
+
+    def _hang_up(self) -> None:
+        """What is still coming must be read, or the kernel would throw the answer away with it."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+            self._sock.recv(_BUFFER_BYTES)
+        self.close()
+
+    def _pause(self) -> None:
+        """Ask this client nothing more until it has its answers."""
+        if self._is_reading:
+            self._is_reading = False
+            self._loop.remove_reader(self._sock)
+
+    def _resume(self) -> None:
+        if not self._is_reading and not self._out and self._pending < _MAX_PENDING and not self._ends:
+            self._is_reading = True
+            self._loop.add_reader(self._sock, self._readable)
+            self._answer_frames()
