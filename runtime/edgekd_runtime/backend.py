@@ -52,9 +52,11 @@ class TensorSpec:
             return real.astype(self.dtype, copy=False)
         limits = np.iinfo(self.dtype)
         with np.errstate(over="ignore"):  # infinity is clipped like everything else
-            steps = np.rint(real / self.scale)
-        stored: npt.NDArray[Any] = np.clip(steps + self.zero_point, limits.min, limits.max)
-        return stored.astype(self.dtype)
+            steps = real / self.scale
+        np.rint(steps, out=steps)
+        steps += self.zero_point
+        np.clip(steps, limits.min, limits.max, out=steps)
+        return steps.astype(self.dtype)
 
     def dequantize(self, stored: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """The stored dtype → ``float32``."""

@@ -38,6 +38,9 @@ _MAX_TEXT_BODY, _MAX_FILE_BODY = 1 << 20, 16 << 20
     "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="TCP port; 0 takes a free one."
 )
 @click.option("--uds", type=click.Path(path_type=Path), help="Listen on this unix socket too.")
+@click.option(
+    "--ipc", type=click.Path(path_type=Path), help="Take frames, which cost less than HTTP, on this unix socket."
+)
 @guarding.options
 @click.option(
     "--max-body",
@@ -98,6 +101,7 @@ def serve(
     host: str,
     port: int,
     uds: Path | None,
+    ipc: Path | None,
     max_body: int | None,
     max_connections: int,
     queue: int,
@@ -112,7 +116,7 @@ def serve(
     require_signature: bool,
     **given: Any,
 ) -> None:
-    """Serve BUNDLEs over HTTP on the loopback interface, and on a unix socket with --uds.
+    """Serve BUNDLEs over HTTP on the loopback interface, and on unix sockets with --uds and --ipc.
 
     SIGHUP loads them anew, without losing a request; SIGTERM ends the server when it has answered.
     """
@@ -138,6 +142,10 @@ def serve(
     if uds is not None:
         sockets.append(serving.listen_unix(uds))
         where.append(f"unix:{uds}")
+    framed = None
+    if ipc is not None:
+        framed = serving.listen_unix(ipc)
+        where.append(f"ipc:{ipc}")
     what = ", ".join(map(one_line, engines.values())) or "no models yet"
     serving.serve(
         site,
@@ -149,6 +157,7 @@ def serve(
         max_body_bytes=max_body or _usual_body(engines, model_dir),
         max_connections=max_connections,
         busy_poll_us=busy_poll,
+        ipc=framed,
     )
 
 

@@ -131,13 +131,15 @@ class Engine:
     def outputs_of(self, columns: list[npt.NDArray[Any]]) -> Arrays:
         """Stored inputs in order, any number of rows → all outputs by name, dequantised. Raises ``InputError``."""
         rows = [self.invoke([column[i : i + 1] for column in columns]) for i in range(len(columns[0]))]
-        stacked = [np.concatenate([row[k] for row in rows]) for k in range(len(self.outputs))]
+        many = len(rows) > 1
+        stacked = [np.concatenate([row[k] for row in rows]) for k in range(len(self.outputs))] if many else rows[0]
         answer = {
             spec.name: self._to_source(spec.name, spec.dequantize(array))
             for spec, array in zip(self.outputs, stacked, strict=True)
         }
-        if strange := [name for name, array in answer.items() if not np.isfinite(array).all()]:
-            raise InputError(f"the model's output {strange[0]!r} holds NaN or infinity for this input")
+        for spec in self.outputs:
+            if not spec.scale and not np.isfinite(answer[spec.name]).all():
+                raise InputError(f"the model's output {spec.name!r} holds NaN or infinity for this input")
         return answer
 
     def classify(self, raw: object, top_k: int = 3) -> Classification:

@@ -292,4 +292,4 @@ class _Connection:
         if not self._is_reading and not self._out and self._pending < _MAX_PENDING and not self._ends:
             self._is_reading = True
             self._loop.add_reader(self._sock, self._readable)
-            self._answer_frames()
+            self._loop.call_soon(self._answer_frames)  # not now: it may be what has called

@@ -18,6 +18,7 @@ import uvicorn
 
 from edgekd_runtime import server
 from edgekd_runtime.errors import ServeError
+from edgekd_runtime.ipc import IpcServer
 from edgekd_runtime.patience import Overseer, PatientH11, limited
 from edgekd_runtime.poll import DEFAULT_WINDOW_US, BusyPoll
 from edgekd_runtime.reply import Guard, json_reply
@@ -82,14 +83,18 @@ def serve(
     max_body_bytes: int = server.DEFAULT_MAX_BODY_BYTES,
     max_connections: int | None = None,
     busy_poll_us: int = DEFAULT_WINDOW_US,
+    ipc: socket.socket | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then let running requests finish and remove the unix sockets.
 
     ``repository``: what SIGHUP and clients may load anew. ``tls``: on TCP; unix sockets speak in the clear.
+    ``ipc``: a listening unix socket for frames.
     """
+    poll = BusyPoll(busy_poll_us)
+    framed = (IpcServer(site, guards, max_body_bytes, poll), ipc) if ipc is not None else None
     config = uvicorn.Config(
         server.Application(site, guards=guards, max_body_bytes=max_body_bytes),
-        http=limited(_protocol(site, guards, max_body_bytes, BusyPoll(busy_poll_us)), max_connections),
+        http=limited(_protocol(site, guards, max_body_bytes, poll), max_connections),
         ws="none",
         log_level="warning",
         access_log=False,
@@ -105,9 +110,10 @@ def serve(
         signal.signal(number, lambda *_: None)
     gc.collect()
     gc.freeze()  # what is loaded by now lives as long as the server; collections need not look at it
-    paths = [Path(sock.getsockname()) for sock in sockets if sock.family == socket.AF_UNIX]
+    local = [sock for sock in sockets if sock.family == socket.AF_UNIX] + ([ipc] if ipc is not None else [])
+    paths = [Path(sock.getsockname()) for sock in local]
     try:
-        _Server(config, site, repository, tls, on_ready).run(sockets=sockets)
+        _Server(config, site, repository, tls, framed, on_ready).run(sockets=sockets)
     finally:
         site.close()
         for path in paths:
@@ -129,12 +135,14 @@ class _Server(uvicorn.Server):
         site: Site,
         repository: Repository | None,
         tls: ssl.SSLContext | None,
+        framed: tuple[IpcServer, socket.socket] | None,
         on_ready: Callable[[], None],
     ) -> None:
         super().__init__(config)
         self._site = site
         self._repository = repository
         self._tls = tls
+        self._framed = framed
         self._on_ready = on_ready
         self._overseer = Overseer()
 
@@ -149,6 +157,8 @@ class _Server(uvicorn.Server):
         self.servers = servers
         if self.started:
             self._listen_for_reloads()
+            if self._framed is not None:
+                self._framed[0].start(asyncio.get_running_loop(), self._framed[1])
             self._on_ready()
 
     def _listen_for_reloads(self) -> None:
@@ -173,4 +183,5 @@ class _Server(uvicorn.Server):
         end = time.monotonic() + _LAST_CALL_S
         while self.server_state.connections and time.monotonic() < end:
             await asyncio.sleep(0.02)
-        await super().shutdown(sockets=sockets)
+        framed = self._framed[0].shutdown(_DRAIN_S) if self._framed is not None else asyncio.sleep(0)
+        await asyncio.gather(super().shutdown(sockets=sockets), framed)

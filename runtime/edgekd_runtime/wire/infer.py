@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from edgekd_runtime.engine import MAX_BATCH, Arrays, Engine
+from edgekd_runtime.engine import MAX_BATCH, Arrays, Classification, Engine
 from edgekd_runtime.errors import InputError
 from edgekd_runtime.reply import encode
 from edgekd_runtime.wire import jsonbody, tensors
@@ -198,28 +198,36 @@ def answer(request: InferRequest, engine: Engine) -> InferAnswer:
     if wanted is None:
         labelled = (LABEL, SCORE) if engine.bundle.labels else ()
         wanted = tuple([Wanted(name, request.binary) for name in (*arrays, *labelled)])
-    entries, binary = [], []
-    best: list[Any] = []
+    ranked: list[Classification] = []
+    if engine.bundle.labels and any(one.name in (LABEL, SCORE) for one in wanted):
+        ranked = [engine.rank(row, 1) for row in arrays[engine.outputs[0].name]]
+    outputs, parts = [], []
     for one in wanted:
-        if one.name in arrays:
-            entry, part = _number_output(one, arrays[one.name], engine)
-        elif one.name in (LABEL, SCORE) and engine.bundle.labels:
-            best = best or [engine.rank(row, 1) for row in arrays[engine.outputs[0].name]]
-            if one.name == LABEL:
-                entry, part = _bytes_output(one, [top.label for top in best], (len(best),))
-            else:
-                entry, part = _number_output(one, np.array([top.score for top in best], np.float32), engine)
-        else:
-            raise InputError(
-                f"there is no output {one.name[:80]!r}; the outputs are: {', '.join(output_names(engine))}"
-            )
-        entries.append(entry)
-        binary.append(part)
-    content: dict[str, Any] = {"model_name": engine.bundle.name, "model_version": engine.bundle.version}
-    if request.id is not None:
-        content["id"] = request.id
+        output, part = _output(one, arrays, ranked, engine)
+        outputs.append(output)
+        parts.append(part)
     is_binary = any(one.binary for one in wanted)
-    return InferAnswer(encode({**content, "outputs": entries}).encode("utf-8", "replace"), b"".join(binary), is_binary)
+    # With all values behind it, the JSON of one client's answers is always the same.
+    said = _remembered_answer if request.id is None and all(one.binary for one in wanted) else _answer_head
+    head = said(engine.bundle.name, engine.bundle.version, request.id, tuple(outputs))
+    return InferAnswer(head, b"".join(parts), is_binary)
+
+
+def _answer_head(name: str, version: str, identity: str | None, outputs: tuple[Tensor, ...]) -> bytes:
+    content: dict[str, Any] = {"model_name": name, "model_version": version}
+    if identity is not None:
+        content["id"] = identity
+    return encode({**content, "outputs": [_entry(output) for output in outputs]}).encode("utf-8", "replace")
+
+
+_remembered_answer = lru_cache(maxsize=256)(_answer_head)
+
+
+def _entry(output: Tensor) -> dict[str, Any]:
+    entry = {"name": output.name, "datatype": output.datatype, "shape": list(output.shape)}
+    if output.data is None:
+        return {**entry, "parameters": {"binary_data_size": output.size}}
+    return {**entry, "data": output.data}
 
 
 def output_names(engine: Engine) -> list[str]:
@@ -227,28 +235,38 @@ def output_names(engine: Engine) -> list[str]:
     return [spec.name for spec in engine.outputs] + ([LABEL, SCORE] if engine.bundle.labels else [])
 
 
-def _number_output(one: Wanted, array: npt.NDArray[Any], engine: Engine) -> tuple[dict[str, Any], bytes]:
-    if one.top:
-        return _classes(one, array, engine)
-    with np.errstate(over="ignore"):
-        array = array.astype(DTYPES[one.datatype], copy=False)
-    if one.datatype == "FP16" and not np.isfinite(array).all():
-        raise InputError(f"output {one.name!r} has values that FP16 cannot hold; ask for FP32")
-    entry = {"name": one.name, "datatype": one.datatype, "shape": list(array.shape)}
+def _output(one: Wanted, arrays: Arrays, ranked: Sequence[Classification], engine: Engine) -> tuple[Tensor, bytes]:
+    """An output and its bytes, none where its values stand in the JSON. ``ranked``: the rows' labels, if asked for."""
+    array = arrays.get(one.name)
+    if array is None:
+        if one.name not in (LABEL, SCORE) or not ranked:
+            known = ", ".join(output_names(engine))
+            raise InputError(f"there is no output {one.name[:80]!r}; the outputs are: {known}")
+        if one.name == LABEL:
+            return _bytes_output(one, [top.label for top in ranked], (len(ranked),))
+        array = np.array([top.score for top in ranked], np.float32)
+    return _classes(one, array, engine) if one.top else _number_output(one, array)
+
+
+def _number_output(one: Wanted, array: npt.NDArray[Any]) -> tuple[Tensor, bytes]:
+    if one.datatype == "FP16":
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float16)
+        if not np.isfinite(array).all():
+            raise InputError(f"output {one.name!r} has values that FP16 cannot hold; ask for FP32")
     if one.binary:
-        return {**entry, "parameters": {"binary_data_size": array.nbytes}}, array.tobytes()
-    return {**entry, "data": array.ravel().tolist()}, b""
+        return Tensor(one.name, one.datatype, array.shape, None, array.nbytes), array.tobytes()
+    return Tensor(one.name, one.datatype, array.shape, array.ravel().tolist(), 0), b""
 
 
-def _bytes_output(one: Wanted, values: list[str], shape: tuple[int, ...]) -> tuple[dict[str, Any], bytes]:
-    entry = {"name": one.name, "datatype": BYTES, "shape": list(shape)}
+def _bytes_output(one: Wanted, values: list[str], shape: tuple[int, ...]) -> tuple[Tensor, bytes]:
     if one.binary:
         packed = pack_bytes([value.encode() for value in values])
-        return {**entry, "parameters": {"binary_data_size": len(packed)}}, packed
-    return {**entry, "data": values}, b""
+        return Tensor(one.name, BYTES, shape, None, len(packed)), packed
+    return Tensor(one.name, BYTES, shape, values, 0), b""
 
 
-def _classes(one: Wanted, array: npt.NDArray[Any], engine: Engine) -> tuple[dict[str, Any], bytes]:
+def _classes(one: Wanted, array: npt.NDArray[Any], engine: Engine) -> tuple[Tensor, bytes]:
     """Triton's classification extension: ``value:index`` or ``value:index:label``, best first, ``(n, classes)``."""
     rows = array.reshape(len(array), -1)
     labels = engine.bundle.labels if one.name == engine.outputs[0].name else ()
