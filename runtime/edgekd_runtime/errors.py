@@ -64,3 +64,11 @@ class ModelNotFoundError(RuntimeFault):
 
 class BodyTooLargeError(RuntimeFault):
     """A request is larger than the server takes."""
+
+
+class ClientError(RuntimeFault):
+    """A server refused, or gave no answer. ``status``: as in HTTP; None where there was none."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status

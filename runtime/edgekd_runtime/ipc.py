@@ -22,6 +22,7 @@ from edgekd_runtime.server import refusal
 
 _MAX_CONNECTIONS = 128
 _MAX_PENDING = 16
+_ACCEPT_AT_ONCE = 16
 _BUFFER_BYTES = 65536
 _MAX_HEADS, _MAX_HEAD_BYTES = 256, 2048
 _FRAME_TIMEOUT_S = 30.0
@@ -46,15 +47,16 @@ class IpcServer:
         loop.add_reader(listening, self._accept, loop, listening)
 
     def _accept(self, loop: asyncio.AbstractEventLoop, listening: socket.socket) -> None:
-        try:
-            sock, _ = listening.accept()
-        except OSError:  # the client has left already, or there are no descriptors left
-            return
-        if len(self.connections) >= _MAX_CONNECTIONS:
-            sock.close()
-            return
-        sock.setblocking(False)
-        self.connections.add(_Connection(self, loop, sock))
+        for _ in range(_ACCEPT_AT_ONCE):
+            try:
+                sock, _ = listening.accept()
+            except OSError:  # nobody waits, or there are no descriptors left
+                return
+            if len(self.connections) >= _MAX_CONNECTIONS:
+                sock.close()
+                continue
+            sock.setblocking(False)
+            self.connections.add(_Connection(self, loop, sock))
 
     def head(self, raw: bytes) -> frames.RequestHead:
         """A client says the same head every time: it is parsed once. Raises ``InputError``."""

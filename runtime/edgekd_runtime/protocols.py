@@ -6,6 +6,7 @@ from edgekd_runtime.engine import Engine
 from edgekd_runtime.reply import Headers, Post, Reply, json_reply
 from edgekd_runtime.routes import AnyRoute, ModelRoute, Route, Site
 from edgekd_runtime.wire import classify, infer, jsonbody, metadata, raw, tfserving
+from edgekd_runtime.wire.datatypes import BINARY_HEADER
 
 
 def constant(content: dict[str, object]) -> Post:
@@ -32,11 +33,11 @@ def _config(engine: Engine) -> Post:
 
 def _infer(engine: Engine) -> Post:
     def answer(body: bytes, headers: Headers) -> Reply:
-        request = infer.parse(body, engine, headers.get(infer.BINARY_HEADER))
+        request = infer.parse(body, engine, headers.get(BINARY_HEADER))
         head, binary, is_binary = infer.answer(request, engine)
         if not is_binary:
             return Reply(200, head)
-        return Reply(200, head + binary, "application/octet-stream", ((infer.BINARY_HEADER, str(len(head))),))
+        return Reply(200, head + binary, "application/octet-stream", ((BINARY_HEADER, str(len(head))),))
 
     return answer
 

@@ -11,6 +11,8 @@ import numpy as np
 from edgekd_runtime.errors import InputError
 
 BYTES = "BYTES"
+BINARY_HEADER = "inference-header-content-length"
+"""The header with the length of the JSON, where tensors follow it."""
 DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
     "UINT8": np.dtype(np.uint8),

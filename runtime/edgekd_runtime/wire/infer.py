@@ -25,8 +25,6 @@ from edgekd_runtime.wire.raw import TEXT, decoded, file_of
 from edgekd_runtime.wire.tensors import Tensor
 
 LABEL, SCORE = "label", "score"
-BINARY_HEADER = "inference-header-content-length"
-"""The HTTP header with the length of the JSON, where tensors follow it."""
 
 _REMEMBERED_BYTES = 2048
 _OUTPUT_DATATYPES = ("FP16", "FP32")

@@ -1,0 +1,230 @@
+"""What can be asked, without sockets: each call yields requests, is sent the responses and returns what they mean."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekd_runtime.client.http1 import Request, Response
+from edgekd_runtime.errors import ClientError, InputError
+from edgekd_runtime.wire import tensors
+from edgekd_runtime.wire.datatypes import BINARY_HEADER, BYTES, DATATYPES, pack_bytes
+
+_Result = TypeVar("_Result")
+Call = Generator[Request, Response, _Result]
+Value = npt.ArrayLike | str | bytes
+"""An array with a batch axis; one text or file, or a list of these."""
+Outputs = dict[str, Any]
+"""Output name → array, or of BYTES a list of texts."""
+
+
+@dataclass(frozen=True)
+class Classification:
+    """``labels``: (label, probability), best first. ``answers`` (language → text) belong to the best in scope."""
+
+    label: str
+    score: float
+    in_scope: bool
+    labels: tuple[tuple[str, float], ...]
+    answers: Mapping[str, str]
+
+
+class Calls:
+    """``model``: whose answers are wanted where a call does not say; None: the only one that the server has."""
+
+    def __init__(self, model: str | None, token: str | None) -> None:
+        self._model = model
+        self._headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        self._metadata: dict[str, Any] = {}
+
+    def is_ok(self, path: str) -> Call[bool]:
+        """Whether a GET is answered with 200; 503 is a no, all else an error."""
+        response = yield Request("GET", path, self._headers)
+        if response.status in (200, 503):
+            return response.status == 200
+        raise _error(response)
+
+    def ready(self, model: str | None) -> Call[bool]:
+        """Of the server, or of ``model``; one that is not loaded is not ready."""
+        if model is None:
+            return (yield from self.is_ok("/v2/health/ready"))
+        try:
+            return (yield from self.is_ok(f"{_base(model)}/ready"))
+        except ClientError as error:
+            if error.status == 404:
+                return False
+            raise
+
+    def get(self, path: str) -> Call[Any]:
+        """The JSON at ``path``."""
+        return _json((yield Request("GET", path, self._headers)))
+
+    def post(self, path: str, content: object = None) -> Call[Any]:
+        """The JSON that answers ``content``."""
+        body = [json.dumps({} if content is None else content).encode()]
+        return _json((yield Request("POST", path, {**self._headers, "content-type": "application/json"}, body)))
+
+    def metadata(self, model: str | None, version: str | None = None) -> Call[dict[str, Any]]:
+        """The model's."""
+        name = yield from self.name(model)
+        found: dict[str, Any] = yield from self.get(_base(name, version))
+        return found
+
+    def name(self, model: str | None) -> Call[str]:
+        """``model``, or the one that was meant from the start."""
+        if model is not None or self._model is not None:
+            return model or self._model or ""
+        index = yield from self.post("/v2/repository/index", {"ready": True})
+        names = sorted({str(entry["name"]) for entry in index})
+        if len(names) != 1:
+            raise ClientError(f"the server has {len(names)} models; say which: {', '.join(names) or 'none is loaded'}")
+        self._model = names[0]
+        return names[0]
+
+    def infer(
+        self, inputs: Mapping[str, Value], model: str | None, version: str | None, outputs: Sequence[str] | None
+    ) -> Call[Outputs]:
+        """Named inputs → named outputs, both as bytes."""
+        name = yield from self.name(model)
+        described, parts = [], []
+        for key, value in inputs.items():
+            entry, part = _input(key, value)
+            described.append(entry)
+            parts.append(part)
+        content: dict[str, Any] = {"inputs": described, "parameters": {"binary_data_output": True}}
+        if outputs is not None:
+            content["outputs"] = [{"name": one} for one in outputs]
+        head = json.dumps(content).encode()
+        headers = {**self._headers, "content-type": "application/octet-stream", BINARY_HEADER: str(len(head))}
+        response = yield Request("POST", f"{_base(name, version)}/infer", headers, [head, *parts])
+        return _outputs(response)
+
+    def predict(self, value: Value, model: str | None) -> Call[npt.NDArray[Any]]:
+        """The model's one input → its first output."""
+        name = yield from self.name(model)
+        if name not in self._metadata:
+            self._metadata[name] = yield from self.metadata(name)
+        known = self._metadata[name]
+        is_raw = _raw_values(value) is not None
+        wanted = [one["name"] for one in known["inputs"] if (one["datatype"] == BYTES) == is_raw]
+        if len(wanted) != 1:
+            takes = ", ".join(one["name"] for one in known["inputs"])
+            raise ClientError(f"model {name!r} has not one input for this; use infer with its inputs: {takes}")
+        first: str = known["outputs"][0]["name"]
+        found: npt.NDArray[Any] = (yield from self.infer({wanted[0]: value}, name, None, [first]))[first]
+        return found
+
+    def classify(
+        self, raw: str | bytes | list[str] | list[bytes], model: str | None, top_k: int
+    ) -> Call[Classification | list[Classification]]:
+        """A text or a file, or several → labels."""
+        name = yield from self.name(model)
+        several: list[str | bytes] = [raw] if isinstance(raw, str | bytes) else [*raw]
+        field = _kind_of(several[0]) if several and isinstance(several[0], bytes) else "text"
+        coded = [one if isinstance(one, str) else base64.b64encode(one).decode() for one in several]
+        content = {field: coded[0] if isinstance(raw, str | bytes) else coded, "top_k": top_k}
+        found = yield from self.post(f"/v1/models/{quote(name, safe='')}:classify", content)
+        if "results" in found:
+            return [_classification(one) for one in found["results"]]
+        return _classification(found)
+
+
+def _base(model: str, version: str | None = None) -> str:
+    end = "" if version is None else f"/versions/{quote(version, safe='')}"
+    return f"/v2/models/{quote(model, safe='')}{end}"
+
+
+def repository_path(model: str, verb: str) -> str:
+    """Of ``load`` and ``unload``."""
+    return f"/v2/repository/models/{quote(model, safe='')}/{verb}"
+
+
+def _input(name: str, value: Value) -> tuple[dict[str, Any], bytes | memoryview]:
+    """What the JSON says of an input, and its bytes."""
+    values = _raw_values(value)
+    if values is not None:
+        packed = pack_bytes([one.encode() if isinstance(one, str) else one for one in values])
+        return _described(name, BYTES, [len(values)], len(packed)), packed
+    array: npt.NDArray[Any] = np.asarray(value)
+    if array.dtype == np.float64:  # numpy's default; models are of float32
+        array = array.astype(np.float32)
+    datatype = DATATYPES.get(array.dtype.newbyteorder("="))
+    if datatype is None:
+        raise InputError(
+            f"input {name!r}: arrays of {array.dtype} cannot be sent; take {', '.join(DATATYPES.values())}"
+        )
+    array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    part = array.data.cast("B") if array.size else b""
+    return _described(name, datatype, list(array.shape), array.nbytes), part
+
+
+def _raw_values(value: Value) -> list[str | bytes] | None:
+    """Texts or files; None where it is an array."""
+    if isinstance(value, str | bytes):
+        return [value]
+    if isinstance(value, list | tuple) and value and isinstance(value[0], str | bytes):
+        return list(value)
+    return None
+
+
+def _described(name: str, datatype: str, shape: list[int], size: int) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": size}}
+
+
+def _outputs(response: Response) -> Outputs:
+    if response.status != 200:
+        raise _error(response)
+    try:
+        size = int(response.headers.get(BINARY_HEADER, len(response.body)))
+        content = json.loads(response.body[:size])
+        rest = memoryview(response.body)[size:]
+        found: Outputs = {}
+        for entry in content["outputs"]:
+            tensor = tensors.parse(entry)
+            part, rest = rest[: tensor.size], rest[tensor.size :]
+            if tensor.datatype == BYTES:
+                values = tensors.raw_values(tensor, part)
+                found[tensor.name] = [one.decode() if isinstance(one, bytes) else one for one in values]
+            else:
+                found[tensor.name] = tensors.array(tensor, part)
+        return found
+    except (ValueError, KeyError, TypeError, InputError) as error:
+        raise ClientError(f"the server's answer cannot be read: {error}", response.status) from error
+
+
+def _json(response: Response) -> Any:
+    if response.status != 200:
+        raise _error(response)
+    try:
+        return json.loads(response.body) if response.body else None
+    except ValueError as error:
+        raise ClientError(f"the server's answer is no JSON: {error}", response.status) from error
+
+
+def _error(response: Response) -> ClientError:
+    try:
+        message = str(json.loads(response.body)["error"])
+    except (ValueError, KeyError, TypeError):
+        message = response.body[:200].decode("utf-8", "replace").strip() or "no reason given"
+    return ClientError(f"{response.status}: {message}", response.status)
+
+
+def _classification(found: dict[str, Any]) -> Classification:
+    labels = tuple((one["label"], one["score"]) for one in found["labels"])
+    return Classification(found["label"], found["score"], found["in_scope"], labels, found.get("answers", {}))
+
+
+def _kind_of(file: bytes) -> str:
+    """The raw input that takes it, by its first bytes."""
+    if file.startswith(b"RIFF") and file[8:12] == b"WAVE":
+        return "audio"
+    if file.startswith((b"\x89PNG", b"\xff\xd8\xff", b"BM")) or file[8:12] == b"WEBP":
+        return "image"
+    raise InputError("the bytes are no WAV, JPEG, PNG, WebP or BMP file; texts are sent as str")
