@@ -13,7 +13,7 @@ import socket
 from collections.abc import Sequence
 
 from edgekd_runtime import frames, shared
-from edgekd_runtime.errors import InputError, RuntimeFault
+from edgekd_runtime.errors import BodyTooLargeError, InputError, RuntimeFault
 from edgekd_runtime.lanes import Handler
 from edgekd_runtime.poll import BusyPoll
 from edgekd_runtime.reply import Guard, Reply, fault_reply, too_large
@@ -228,7 +228,7 @@ class _Connection:
         if self._memory is None:
             raise InputError("no shared memory has come with this or an earlier frame")
         if place.size > self._server.max_body_bytes:
-            raise InputError(f"shared-body is of more than {self._server.max_body_bytes} bytes")
+            raise BodyTooLargeError(f"shared-body is of more than {self._server.max_body_bytes} bytes")
         return self._memory.read(place)
 
     def _refuse(self, request_id: int, reply: Reply) -> None:

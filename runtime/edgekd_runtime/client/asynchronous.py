@@ -170,10 +170,8 @@ class _Connection:
         else:
             data, reading = http1.encode(request, self._where.authority), http1.read()
         next(reading)
-        # A server that refuses a body unread hangs up while it is still being sent; its answer says why.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._writer.write(data)
-            await self._writer.drain()
+        # Not drained: a server that refuses a body unread hangs up while it is being sent, and its answer says why.
+        self._writer.write(data)
         try:
             while True:
                 reading.send(await self._reader.read(_RECEIVE_BYTES))
