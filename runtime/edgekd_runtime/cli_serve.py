@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import os
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from edgekd_runtime import guarding, tune
+from edgekd_runtime import guarding, logs, notify, tune
+from edgekd_runtime.bundle import load_bundle
 from edgekd_runtime.cli_common import (
     Opening,
     backend_option,
@@ -94,6 +99,12 @@ _MAX_TEXT_BODY, _MAX_FILE_BODY = 1 << 20, 16 << 20
 @backend_option
 @public_key_option
 @require_signature_option
+@click.option(
+    "--log-format", type=click.Choice(logs.FORMATS), default="text", show_default=True, help="Of standard error."
+)
+@click.option(
+    "--log-level", type=click.Choice(logs.LEVELS), default="info", show_default=True, help="The least that is logged."
+)
 @reports_faults
 def serve(
     bundle_paths: tuple[Path, ...],
@@ -114,11 +125,14 @@ def serve(
     backend: str,
     public_key: tuple[Path, ...],
     require_signature: bool,
+    log_format: str,
+    log_level: str,
     **given: Any,
 ) -> None:
     """Serve BUNDLEs over HTTP on the loopback interface, and on unix sockets with --uds and --ipc.
 
-    SIGHUP loads them anew, without losing a request; SIGTERM ends the server when it has answered.
+    SIGHUP loads them anew, without losing a request; SIGTERM ends the server when it has answered. Sockets that systemd
+    passes on are taken in place of --host, --port and --uds.
     """
     from edgekd_runtime import api, serving
     from edgekd_runtime.repository import Repository
@@ -126,39 +140,60 @@ def serve(
 
     if not bundle_paths and model_dir is None:
         raise click.UsageError("give a BUNDLE, or --model-dir")
-    guarded = guarding.guarding(host, given)
+    logs.configure(log_format, log_level)
+    inherited = notify.inherited_sockets(os.environ)
+    guarded = guarding.guarding(serving.hosts_of(inherited) if inherited else [host], given)
     for warning in guarded.warnings:
-        click.echo(f"edgekd-runtime: warning: {warning}", err=True)
+        logs.event(logging.WARNING, warning)
     trusted = trust(public_key, require_signature)
     opening = Opening(trusted, threads, workers, backend, tuned_for, tunes)
-    repository = Repository(opening, model_dir, backend)
+    repository = Repository(opening, model_dir, backend, check=partial(load_bundle, trust=trusted))
     engines = repository.open_named(bundle_paths)
     engines.update(repository.open_folder(engines))
     for engine in engines.values():
         warn_of_slow_kernels(engine)
     site = Site(engines, api.ROUTES, Limits(queue, deadline_ms))
-    tcp = serving.listen_tcp(host, port)
-    sockets, where = [tcp], [f"{'https' if guarded.tls else 'http'}://{host}:{tcp.getsockname()[1]}"]
-    if uds is not None:
-        sockets.append(serving.listen_unix(uds))
-        where.append(f"unix:{uds}")
+    sockets = inherited or serving.listen(host, port, uds)
+    where = [serving.address(sock, None if inherited else host, guarded.tls is not None) for sock in sockets]
+    remove = [uds] if uds is not None and not inherited else []
     framed = None
     if ipc is not None:
         framed = serving.listen_unix(ipc)
         where.append(f"ipc:{ipc}")
-    what = ", ".join(map(one_line, engines.values())) or "no models yet"
+        remove.append(ipc)
     serving.serve(
         site,
         sockets,
-        lambda: click.echo(f"serving {what} on {' and '.join(where)}"),
+        lambda: _announce(list(engines.values()), where, log_format),
         repository=repository,
         guards=guarded.guards,
         tls=guarded.tls,
+        remove=remove,
         max_body_bytes=max_body or _usual_body(engines, model_dir),
         max_connections=max_connections,
         busy_poll_us=busy_poll,
         ipc=framed,
     )
+
+
+def _announce(engines: Sequence[Engine], where: Sequence[str], log_format: str) -> None:
+    """Say that requests are taken: a line for people on standard output, or an event among the others of the log."""
+    if log_format == "text":
+        what = ", ".join(map(one_line, engines)) or "no models yet"
+        click.echo(f"serving {what} on {' and '.join(where)}")
+        return
+    models = [
+        {
+            "name": one.bundle.name,
+            "version": one.bundle.version,
+            "precision": one.bundle.precision,
+            "backend": f"{one.backend.name} {one.backend.version}",
+            "xnnpack_ops": one.backend.delegated_ops,
+            "total_ops": one.backend.total_ops,
+        }
+        for one in engines
+    ]
+    logs.event(logging.INFO, "serving", addresses=where, models=models)
 
 
 def _usual_body(engines: dict[str, Engine], model_dir: Path | None) -> int:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from edgekd_runtime import auth, hosts, rates, tls
+from edgekd_runtime import auth, hosts, logs, rates, tls
 from edgekd_runtime.reply import Guard
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
@@ -68,17 +68,19 @@ def options(command: _Command) -> _Command:
     return command
 
 
-def guarding(host: str, given: dict[str, Any]) -> Guarding:
-    """What the options come to on a server that listens on ``host``.
+def guarding(listening: Sequence[str], given: dict[str, Any]) -> Guarding:
+    """What the options come to on a server that listens on these hosts.
 
     Raises ``KeyFileError``, and ``click.UsageError`` where other machines would get in unasked.
     """
     token = auth.read_token(given["token_file"], os.environ)
-    local = hosts.is_loopback(host)
+    os.environ.pop(auth.VARIABLE, None)  # children need not know it
+    remote = [host for host in listening if not hosts.is_loopback(host)]
+    local = not remote
     if not local and token is None and not given["allow_remote"]:
         raise click.UsageError(
-            f"--host {host} lets other machines in: ask them for a token (--token-file or ${auth.VARIABLE}), or add "
-            "--allow-remote to let in everybody"
+            f"--host {remote[0]} lets other machines in: ask them for a token (--token-file or ${auth.VARIABLE}), "
+            "or add --allow-remote to let in everybody"
         )
     if given["tls_key"] and not given["tls_cert"]:
         raise click.UsageError("--tls-key needs --tls-cert")
@@ -90,4 +92,4 @@ def guarding(host: str, given: dict[str, Any]) -> Guarding:
         guards.append(auth.token_guard(token))
     exposed = token is not None and not local and context is None
     warnings = ("the token travels in the clear to other machines; --tls-cert encrypts it",) if exposed else ()
-    return Guarding(tuple(guards), context, warnings)
+    return Guarding(tuple(map(logs.logged, guards)), context, warnings)

@@ -17,14 +17,14 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekd_runtime.bundle import is_name
+from edgekd_runtime import logs
+from edgekd_runtime.bundle import is_name, load_bundle
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.errors import BundleError, ModelNotFoundError, RuntimeFault
 from edgekd_runtime.routes import Site
 from edgekd_runtime.trial import try_bundle
 
 SUFFIX = ".edgekd"
-_log = logging.getLogger("edgekd_runtime")
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,17 @@ class Repository:
     """
 
     def __init__(
-        self, open_engine: Callable[[Path], Engine], folder: Path | None = None, backend: str = "auto"
+        self,
+        open_engine: Callable[[Path], Engine],
+        folder: Path | None = None,
+        backend: str = "auto",
+        check: Callable[[Path], object] = load_bundle,
     ) -> None:
-        """``open_engine``: a bundle's path → the engine that is to serve it."""
+        """``open_engine``: a bundle's path → the engine that is to serve it.
+
+        ``check`` raises ``BundleError`` for bundles that are not trusted: they may not run, not even in a trial.
+        """
+        self._check = check
         self._open_engine = open_engine
         self._folder = folder
         self._backend = backend
@@ -116,6 +124,7 @@ class Repository:
                 )
             self._in_loop(lambda: site.remove(name))
             self._reasons[name] = "unloaded"
+            logs.event(logging.INFO, "unloaded", model=name)
             _release()
 
     def reload(self) -> dict[str, str]:
@@ -132,6 +141,7 @@ class Repository:
                 if name in site.models:
                     self._in_loop(lambda name=name: site.remove(name))  # type: ignore[misc]
                     results[name] = "unloaded"
+                    logs.event(logging.INFO, "unloaded", model=name)
             for name, path in {**in_folder, **self._paths}.items():
                 try:
                     self._load(name, path)
@@ -154,11 +164,12 @@ class Repository:
         self._in_loop(lambda: site.add(name, engine, lane))
         self._paths[name] = path
         self._reasons.pop(name, None)
-        _log.info("model %s version %s loaded from %s", name, engine.bundle.version, path)
+        logs.event(logging.INFO, "loaded", model=name, version=engine.bundle.version, path=path)
         _release()
 
     def _opened(self, name: str, path: Path) -> Engine:
         """``path``, tried in a child and opened here."""
+        self._check(path)
         tried = try_bundle(path, backend=self._backend)
         engine = self._open_engine(path)
         if engine.bundle.name != name:
@@ -184,7 +195,7 @@ class Repository:
 
     def _refuse(self, name: str, reason: str) -> None:
         self._reasons[name] = reason
-        _log.error("model %s was not loaded: %s", name, reason)
+        logs.event(logging.ERROR, "not loaded", model=name, reason=reason)
 
     def _reason(self, name: str) -> str:
         is_served = self._site is not None and name in self._site.models

@@ -7,13 +7,12 @@ step. ``{name}`` is whatever the client says.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgekd_runtime import errors
+from edgekd_runtime import errors, logs
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.lanes import Handler, Lane
 from edgekd_runtime.metrics import Meter
@@ -22,8 +21,6 @@ from edgekd_runtime.timing import answer_us
 
 if TYPE_CHECKING:
     from edgekd_runtime.repository import Repository
-
-_log = logging.getLogger("edgekd_runtime")
 
 
 @dataclass(frozen=True)
@@ -185,8 +182,10 @@ def _safe(answer: Post, what: str) -> Post:
         except errors.RuntimeFault as fault:
             return fault_reply(fault)
         except Exception:
-            _log.exception("%s failed on a request", what)
-            return error_reply(500, "the server failed on this request; its log says why")
+            name = logs.request_id(headers)
+            logs.failure("failed", what=what, request=name)
+            told = f"the server failed on this request; its log says why under {name}"
+            return error_reply(500, told, ((logs.REQUEST_ID, name),))
 
     return call
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import logging
 import signal
 import socket
 import ssl
@@ -16,7 +17,7 @@ from typing import Any
 
 import uvicorn
 
-from edgekd_runtime import server
+from edgekd_runtime import logs, notify, server
 from edgekd_runtime.errors import ServeError
 from edgekd_runtime.ipc import IpcServer
 from edgekd_runtime.patience import Overseer, PatientH11, limited
@@ -72,6 +73,26 @@ def _remove_stale(path: Path) -> None:
     raise ServeError(f"another server answers on {path}; stop it or take another --uds")
 
 
+def listen(host: str, port: int, uds: Path | None) -> list[socket.socket]:
+    """Sockets on TCP and, with ``uds``, on that path. Raises ``ServeError``."""
+    tcp = listen_tcp(host, port)
+    return [tcp, listen_unix(uds)] if uds is not None else [tcp]
+
+
+def hosts_of(sockets: Sequence[socket.socket]) -> list[str]:
+    """The addresses on which the TCP ones among them listen."""
+    return [sock.getsockname()[0] for sock in sockets if sock.family != socket.AF_UNIX]
+
+
+def address(sock: socket.socket, host: str | None, tls: bool) -> str:
+    """Where clients find ``sock``: ``http://…``, or ``unix:PATH``. ``host``: the name that it was given, if any."""
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{sock.getsockname()}"
+    number, port = sock.getsockname()[:2]
+    named = host or (f"[{number}]" if sock.family == socket.AF_INET6 else number)
+    return f"{'https' if tls else 'http'}://{named}:{port}"
+
+
 def serve(
     site: Site,
     sockets: list[socket.socket],
@@ -80,12 +101,13 @@ def serve(
     repository: Repository | None = None,
     guards: Sequence[Guard] = (),
     tls: ssl.SSLContext | None = None,
+    remove: Sequence[Path] = (),
     max_body_bytes: int = server.DEFAULT_MAX_BODY_BYTES,
     max_connections: int | None = None,
     busy_poll_us: int = DEFAULT_WINDOW_US,
     ipc: socket.socket | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then let running requests finish and remove the unix sockets.
+    """Serve until SIGTERM or SIGINT, then let running requests finish and remove the socket files in ``remove``.
 
     ``repository``: what SIGHUP and clients may load anew. ``tls``: on TCP; unix sockets speak in the clear.
     ``ipc``: a listening unix socket for frames.
@@ -96,7 +118,7 @@ def serve(
         server.Application(site, guards=guards, max_body_bytes=max_body_bytes),
         http=limited(_protocol(site, guards, max_body_bytes, poll), max_connections),
         ws="none",
-        log_level="warning",
+        log_config=None,
         access_log=False,
         proxy_headers=False,
         lifespan="off",
@@ -110,13 +132,11 @@ def serve(
         signal.signal(number, lambda *_: None)
     gc.collect()
     gc.freeze()  # what is loaded by now lives as long as the server; collections need not look at it
-    local = [sock for sock in sockets if sock.family == socket.AF_UNIX] + ([ipc] if ipc is not None else [])
-    paths = [Path(sock.getsockname()) for sock in local]
     try:
         _Server(config, site, repository, tls, framed, on_ready).run(sockets=sockets)
     finally:
         site.close()
-        for path in paths:
+        for path in remove:
             path.unlink(missing_ok=True)
 
 
@@ -145,6 +165,7 @@ class _Server(uvicorn.Server):
         self._framed = framed
         self._on_ready = on_ready
         self._overseer = Overseer()
+        self._watchdog = notify.Watchdog()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         local = [sock for sock in sockets or () if sock.family == socket.AF_UNIX]
@@ -159,6 +180,7 @@ class _Server(uvicorn.Server):
             self._listen_for_reloads()
             if self._framed is not None:
                 self._framed[0].start(asyncio.get_running_loop(), self._framed[1])
+            notify.notify("READY=1")
             self._on_ready()
 
     def _listen_for_reloads(self) -> None:
@@ -168,15 +190,23 @@ class _Server(uvicorn.Server):
         repository.attach(self._site, loop)
         self._site.repository = repository
         reload = self._site.aside(lambda body, headers: json_reply(repository.reload()), "a reload")
-        loop.add_signal_handler(signal.SIGHUP, lambda: reload.later(b"", {}, loop, lambda reply: None))
+
+        def start() -> None:
+            notify.reloading()
+            reload.later(b"", {}, loop, lambda reply: notify.notify("READY=1"))
+
+        loop.add_signal_handler(signal.SIGHUP, start)
 
     async def on_tick(self, counter: int) -> bool:
+        self._watchdog.tick()
         if counter % 10 == 0:  # once a second
             self._overseer.look(self.server_state.connections, asyncio.get_running_loop().time())
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """First let clients that are asking just now hear ``connection: close``, and only then hang up."""
+        notify.notify("STOPPING=1")
+        logs.event(logging.INFO, "stopping")
         self._site.is_draining = True
         for listener in self.servers:
             listener.close()
@@ -185,3 +215,4 @@ class _Server(uvicorn.Server):
             await asyncio.sleep(0.02)
         framed = self._framed[0].shutdown(_DRAIN_S) if self._framed is not None else asyncio.sleep(0)
         await asyncio.gather(super().shutdown(sockets=sockets), framed)
+        logs.event(logging.INFO, "stopped")

@@ -6,6 +6,7 @@ import datetime
 import http.client
 import ipaddress
 import json
+import re
 import ssl
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from tests.device.test_serve import TIMEOUT_S, Server, UnixConnection
+from tests.device.test_serve import TIMEOUT_S, Server, UnixConnection, complaints
 
 from edgekd_runtime import cli, signing
 from edgekd_runtime.bundle import Bundle
@@ -72,8 +73,12 @@ def server(
     server = Server(folder / "log", bundle_path, *arguments, without=request.param)
     yield server
     assert server.stop() == 0
-    assert TOKEN not in (folder / "log").read_text()
-    assert (folder / "log").read_text() == ""
+    said = (folder / "log").read_text()
+    assert not {secret for secret in (TOKEN, "Bearer", "wrong-token", "parcel") if secret in said}
+    assert {re.sub(r"=\S+", "", line.split(maxsplit=2)[2]) for line in complaints(folder / "log")} == {
+        "refused status client path unsaid"
+    }
+    assert said.count("status=401") == 1  # of more than fifty, all within ten seconds
 
 
 @pytest.fixture
