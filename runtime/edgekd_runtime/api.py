@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekd_runtime import metrics, protocols, repository_api
+from edgekd_runtime import metrics, openapi, protocols, repository_api
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.reply import Headers, Post, Reply, json_reply
 from edgekd_runtime.routes import AnyRoute, Route, Site
@@ -69,10 +69,11 @@ def _info(engine: Engine) -> dict[str, str]:
 
 
 ROUTES: tuple[AnyRoute, ...] = (
-    Route("GET", "/v2/health/live", "Whether the server runs", _live),
-    Route("GET", "/healthz", "Whether the server takes requests", _ready),
-    Route("GET", "/metrics", "Counters for Prometheus", _metrics),
-    Route("GET", "/v2/health/ready", "Whether the server takes requests", _ready),
+    Route("GET", "/v2/health/live", "Whether the server runs", _live, response="Live"),
+    Route("GET", "/healthz", "Whether the server takes requests", _ready, response="Ready"),
+    Route("GET", "/metrics", "Counters for Prometheus", _metrics, response="text/plain"),
+    Route("GET", "/v2/health/ready", "Whether the server takes requests", _ready, response="Ready"),
     *protocols.ROUTES,
     *repository_api.ROUTES,
+    *openapi.ROUTES,
 )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.reply import Headers, Post, Reply, json_reply
 from edgekd_runtime.routes import AnyRoute, ModelRoute, Route, Site
-from edgekd_runtime.wire import classify, infer, jsonbody, metadata, raw, tfserving
+from edgekd_runtime.wire import classify, compressed, infer, jsonbody, metadata, raw, tfserving
 from edgekd_runtime.wire.datatypes import BINARY_HEADER
 
 
@@ -39,7 +41,7 @@ def _infer(engine: Engine) -> Post:
             return Reply(200, head)
         return Reply(200, head + binary, "application/octet-stream", ((BINARY_HEADER, str(len(head))),))
 
-    return answer
+    return _inflated(answer)
 
 
 def _classify(engine: Engine) -> Post:
@@ -56,7 +58,7 @@ def _classify(engine: Engine) -> Post:
             text = write(classify.ClassifyRequest([whole]))
         return Reply(200, text.encode("utf-8", "replace"))
 
-    return answer
+    return _inflated(answer)
 
 
 def _predict(engine: Engine) -> Post:
@@ -64,7 +66,7 @@ def _predict(engine: Engine) -> Post:
         request = tfserving.parse_predict(body, headers.get("content-type", ""), engine)
         return json_reply(tfserving.predict(request, engine))
 
-    return answer
+    return _inflated(answer)
 
 
 def _status(engine: Engine) -> Post:
@@ -75,18 +77,47 @@ def _signature(engine: Engine) -> Post:
     return constant(tfserving.metadata(engine))
 
 
+def _stats(engine: Engine) -> Post:
+    return lambda body, headers: json_reply(metadata.statistics(engine))
+
+
+def _inflated(post: Post) -> Post:
+    """``post`` for bodies that may have been compressed."""
+
+    def answer(body: bytes, headers: Headers) -> Reply:
+        coding = headers.get("content-encoding")
+        return post(body if coding is None else compressed.inflate(body, coding), headers)
+
+    return answer
+
+
+def _for_each(
+    bases: Sequence[str],
+    method: str,
+    end: str,
+    summary: str,
+    make: Callable[[Engine], Post],
+    request: str | None = None,
+    response: str = "application/json",
+) -> Iterator[ModelRoute]:
+    """With a version in the path and without."""
+    for base in bases:
+        yield ModelRoute(method, base + end, summary, make, request, response)
+
+
 _OIP, _TF = (
     tuple(f"/{version}/models/{{model}}{end}" for end in ("", "/versions/{version}")) for version in ("v2", "v1")
 )
 
 ROUTES: tuple[AnyRoute, ...] = (
-    Route("GET", "/v2", "Name, version and extensions of the server", _server_metadata),
-    *(ModelRoute("GET", base, "What the model takes and gives", _metadata) for base in _OIP),
-    *(ModelRoute("GET", base + "/ready", "Whether the model takes requests", _model_ready) for base in _OIP),
-    *(ModelRoute("GET", base + "/config", "The model's configuration in Triton's words", _config) for base in _OIP),
-    *(ModelRoute("POST", base + "/infer", "Tensors in, tensors out", _infer) for base in _OIP),
-    *(ModelRoute("POST", base + ":classify", "A text, picture or sound in, labels out", _classify) for base in _TF),
-    *(ModelRoute("POST", base + ":predict", "TensorFlow Serving: values in, values out", _predict) for base in _TF),
-    *(ModelRoute("GET", base, "TensorFlow Serving: the state of the model", _status) for base in _TF),
-    *(ModelRoute("GET", base + "/metadata", "TensorFlow Serving: the model's signature", _signature) for base in _TF),
+    Route("GET", "/v2", "Name, version and extensions of the server", _server_metadata, response="ServerMetadata"),
+    *_for_each(_OIP, "GET", "", "What the model takes and gives", _metadata, response="ModelMetadata"),
+    *_for_each(_OIP, "GET", "/ready", "Whether the model takes requests", _model_ready, response="Ready"),
+    *_for_each(_OIP, "GET", "/config", "The model's configuration in Triton's words", _config, response="ModelConfig"),
+    *_for_each(_OIP, "GET", "/stats", "How often the model ran, and how long", _stats, response="ModelStatistics"),
+    *_for_each(_OIP, "POST", "/infer", "Tensors in, tensors out", _infer, "InferRequest", "InferResponse"),
+    *_for_each(_TF, "POST", ":classify", "Raw in, labels out", _classify, "ClassifyRequest", "ClassifyResponse"),
+    *_for_each(_TF, "POST", ":predict", "Values in, values out", _predict, "PredictRequest", "PredictResponse"),
+    *_for_each(_TF, "GET", "", "The state of the model", _status, response="ModelStatus"),
+    *_for_each(_TF, "GET", "/metadata", "The model's signature", _signature, response="Signature"),
 )

@@ -70,8 +70,10 @@ def _request(body: bytes, fields: set[str]) -> dict[str, Any]:
     return request
 
 
+_NAMED = "/v2/repository/models/{name}/"
+
 ROUTES: tuple[AnyRoute, ...] = (
-    Route("POST", "/v2/repository/index", "Models that there are, loaded or not", _index),
-    NameRoute("POST", "/v2/repository/models/{name}/load", "Load a model, or load it anew", _load),
-    NameRoute("POST", "/v2/repository/models/{name}/unload", "Serve a model no longer", _unload),
+    Route("POST", "/v2/repository/index", "Models that there are, loaded or not", _index, "IndexRequest", "Index"),
+    NameRoute("POST", _NAMED + "load", "Load a model, or load it anew", _load, "RepositoryRequest", "Entry"),
+    NameRoute("POST", _NAMED + "unload", "Serve a model no longer", _unload, "RepositoryRequest", "Entry"),
 )

@@ -2,7 +2,8 @@
 
 A route's path is a template. ``{model}`` and ``{version}`` are filled in for every model that is loaded, and its
 handler is made anew with each model, so that it can prepare what does not change; looking up a request is then one
-step. ``{name}`` is whatever the client says.
+step. ``{name}`` is whatever the client says. ``request`` and ``response`` name schemas of
+:mod:`edgekd_runtime.wire.schemas`, or media types, for the OpenAPI document; ``request`` None: there is no body.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ class Route:
     path: str
     summary: str
     make: Callable[[Site], Post]
+    request: str | None = None
+    response: str = "application/json"
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class ModelRoute:
     path: str
     summary: str
     make: Callable[[Engine], Post]
+    request: str | None = None
+    response: str = "application/json"
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,8 @@ class NameRoute:
     path: str
     summary: str
     make: Callable[[Site, str], Post]
+    request: str | None = None
+    response: str = "application/json"
 
 
 AnyRoute = Route | ModelRoute | NameRoute

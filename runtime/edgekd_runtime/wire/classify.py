@@ -10,6 +10,8 @@ from edgekd_runtime.errors import InputError
 from edgekd_runtime.reply import encode
 from edgekd_runtime.wire.raw import TEXT, file_of
 
+MAX_TOP_K = 1000
+
 
 class ClassifyRequest(NamedTuple):
     """Raw inputs, texts or files. ``is_list``: the client sent a list and gets one back. ``top_k``: labels for each."""
@@ -28,8 +30,8 @@ def parse(request: dict[str, Any], takes: str | None = TEXT) -> ClassifyRequest:
     if unknown := request.keys() - {name, "top_k"}:
         raise InputError(f"unknown field {sorted(unknown)[0]!r}; the fields are {name!r} and 'top_k'")
     given, top_k = request.get(name), request.get("top_k", 3)
-    if type(top_k) is not int or not 1 <= top_k <= 1000:
-        raise InputError("'top_k' must be a whole number from 1 to 1000")
+    if type(top_k) is not int or not 1 <= top_k <= MAX_TOP_K:
+        raise InputError(f"'top_k' must be a whole number from 1 to {MAX_TOP_K}")
     is_list = isinstance(given, list)
     several: list[Any] = given if isinstance(given, list) else [given]
     if not 1 <= len(several) <= MAX_BATCH or not all(isinstance(one, str) for one in several):

@@ -26,8 +26,9 @@ from edgekd_runtime.wire.tensors import Tensor
 
 LABEL, SCORE = "label", "score"
 
+OUTPUT_DATATYPES = ("FP16", "FP32")
+
 _REMEMBERED_BYTES = 2048
-_OUTPUT_DATATYPES = ("FP16", "FP32")
 
 
 class Wanted(NamedTuple):
@@ -165,8 +166,8 @@ def _one_wanted(entry: Mapping[str, Any], binary: bool) -> Wanted:
     top, datatype = given.get("classification", 0), given.get("datatype", "FP32")
     if type(top) is not int or not 0 <= top < 1 << 31:
         raise InputError(f"output {name[:80]!r}: 'classification' must be a number of classes")
-    if datatype not in _OUTPUT_DATATYPES:
-        raise InputError(f"output {name[:80]!r}: 'datatype' must be one of {', '.join(_OUTPUT_DATATYPES)}")
+    if datatype not in OUTPUT_DATATYPES:
+        raise InputError(f"output {name[:80]!r}: 'datatype' must be one of {', '.join(OUTPUT_DATATYPES)}")
     return Wanted(name, given.get("binary_data", binary) is True, top, datatype)
 
 

@@ -10,7 +10,7 @@ from edgekd_runtime.engine import MAX_BATCH, Engine
 from edgekd_runtime.wire.datatypes import BYTES, DATATYPES
 from edgekd_runtime.wire.infer import LABEL, SCORE
 
-EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration")
+EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics")
 
 
 def server() -> dict[str, Any]:
@@ -70,3 +70,22 @@ def config(engine: Engine) -> dict[str, Any]:
 def _configured(one: dict[str, Any]) -> dict[str, Any]:
     kind = "STRING" if one["datatype"] == BYTES else one["datatype"]
     return {"name": one["name"], "data_type": f"TYPE_{kind}", "dims": one["shape"][1:] or [1]}
+
+
+def statistics(engine: Engine) -> dict[str, Any]:
+    """``GET /v2/models/NAME/stats``: Triton's statistics, as far as they are counted: runs of the interpreter.
+
+    https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_statistics.md
+    """
+    times = engine.pool.times()
+    count = sum(times.counts)
+    spent = {"count": count, "ns": round(times.total_s * 1e9)}
+    entry = {
+        "name": engine.bundle.name,
+        "version": engine.bundle.version,
+        "inference_count": count,
+        "execution_count": count,
+        "inference_stats": {"success": spent, "compute_infer": spent},
+        "batch_stats": [],
+    }
+    return {"model_stats": [entry]}

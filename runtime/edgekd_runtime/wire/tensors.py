@@ -16,7 +16,8 @@ from edgekd_runtime.errors import InputError
 from edgekd_runtime.wire.datatypes import BYTES, DATATYPES, DTYPES, unpack_bytes
 
 MAX_RANK = 8
-_MAX_NAME = 256
+MAX_NAME = 256
+
 _MAX_VALUES = 1 << 32
 
 
@@ -33,8 +34,8 @@ class Tensor(NamedTuple):
 def parse(entry: Mapping[str, Any]) -> Tensor:
     """One object of ``inputs`` or ``outputs``. Raises ``InputError`` naming the tensor."""
     name, datatype = entry.get("name"), entry.get("datatype")
-    if not isinstance(name, str) or len(name) > _MAX_NAME:
-        raise InputError(f"every input needs a 'name' of at most {_MAX_NAME} characters")
+    if not isinstance(name, str) or len(name) > MAX_NAME:
+        raise InputError(f"every input needs a 'name' of at most {MAX_NAME} characters")
     if not isinstance(datatype, str) or (datatype not in DTYPES and datatype != BYTES):
         raise InputError(f"input {name!r}: datatype {str(datatype)[:40]!r} is not one of {', '.join([*DTYPES, BYTES])}")
     shape = _shape(name, entry)
