@@ -115,8 +115,15 @@ def _one_run(graph: Graph, sizes: Mapping[int, tuple[int, ...]]) -> _Values:
             interpreter.invoke()
     except (RuntimeError, ValueError) as error:
         raise LoadError(f"the model cannot run with a batch of 1: {' '.join(str(error).split())[:300]}") from error
-    made = [*graph.inputs, *(tensor for op in graph.main for tensor in op.outputs)]
-    return {tensor.index: np.array(interpreter.get_tensor(tensor.index)) for tensor in made}
+    values = {tensor.index: np.array(interpreter.get_tensor(tensor.index)) for tensor in graph.inputs}
+    for op in graph.main:
+        try:
+            values |= {tensor.index: np.array(interpreter.get_tensor(tensor.index)) for tensor in op.outputs}
+        except ValueError as error:  # there is nothing in it
+            raise LoadError(
+                f"{op} gives nothing for zeros: its size depends on the values; cut the model there"
+            ) from error
+    return values
 
 
 def _computed_from_shapes(graph: Graph) -> set[int]:

@@ -19,19 +19,10 @@ import numpy as np
 import onnx
 
 from edgekd_converters.errors import LoadError
+from edgekd_converters.load.onnx_blame import place, remedy
 from edgekd_converters.quiet import import_tensorflow
 
 _SAMPLE = "calibration_image_sample_data_20x128x128x3_float32.npy"  # it downloads this unless it lies where it runs
-_REMEDIES = {
-    "NonMaxSuppression": "export the model without its post-processing and do that on the device's CPU",
-    "Loop": "export it with a fixed number of steps, so that the loop is unrolled",
-    "Scan": "export it with a fixed number of steps, so that the loop is unrolled",
-    "If": "export the branch that is used",
-    "StringNormalizer": "take the text preprocessing out of the model",
-    "TfIdfVectorizer": "take the text preprocessing out of the model",
-}
-
-
 _ONNX_OPS = {
     **dict.fromkeys(("BatchToSpaceND", "SpaceToBatchND"), "Conv"),
     **dict.fromkeys(("MaxPool3D", "Dilation2D"), "MaxPool"),
@@ -173,23 +164,19 @@ def _silent() -> Iterator[None]:
                 os.close(copy)
 
 
-def _place(node: onnx.NodeProto | None, nodes: Mapping[str, str]) -> str:
-    return f"ONNX op {node.op_type} (node {nodes.get(node.name) or node.name!r})" if node else "the model"
-
-
 def _explained(error: BaseException, model: onnx.ModelProto, nodes: Mapping[str, str]) -> CallError:
     said = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     text = " ".join(said.split())
     by_name = {node.name: node for node in model.graph.node}
     node = by_name.get(str(getattr(error, "onnx_op_name", "")))
-    where, op = _place(node, nodes), (node.domain, node.op_type) if node else None
+    where, op = place(node, nodes), (node.domain, node.op_type) if node else None
     if isinstance(error, ModuleNotFoundError) and "onnx2tf.ops" in text:
-        remedy = _REMEDIES.get(node.op_type if node else "", "export the model with a lower opset or without that step")
-        return NoSuchOpError(f"{where} is not supported; {remedy}")
+        helps = remedy(node, "export the model with a lower opset or without that step")
+        return NoSuchOpError(f"{where} is not supported; {helps}")
     if missing := set(re.findall(r"'tf\.(\w+)' op is neither a custom op nor a flex op", text)):
         made_of = {_ONNX_OPS.get(name, name) for name in missing}
         node = next((node for node in model.graph.node if node.op_type in made_of), None)
-        where = _place(node, nodes)
+        where = place(node, nodes)
         return NoSuchOpError(
             f"TFLite has no {', '.join(sorted(missing))}, which {where} needs; export it without that step"
         )

@@ -14,6 +14,7 @@ import onnxsim
 
 from edgekd_converters.errors import ConverterError, LoadError, RunError
 from edgekd_converters.load.equivalence import excess
+from edgekd_converters.load.onnx_blame import sized_by_values
 from edgekd_converters.load.onnx_edit import as_float32, copied, drop_initialised_inputs, with_shapes
 from edgekd_converters.load.onnx_file import graphs, opset_of
 from edgekd_converters.load.onnx_session import Array, Arrays, Port, Session
@@ -106,7 +107,7 @@ def _working_session(model: onnx.ModelProto, inputs: Sequence[Port]) -> Session:
             session = Session(with_shapes(form, shapes), inputs)
             samples(session, 1)
         except ConverterError as error:
-            failure = error
+            failure = failure or error
         else:
             return session
     raise failure or LoadError("onnxruntime cannot run the model")
@@ -122,7 +123,7 @@ def samples(session: Session, count: int = 4) -> list[tuple[Arrays, Arrays]]:
             if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
                 raise LoadError(f"output {name!r} is not a tensor of numbers; export the model without that step")
             if not value.size or (made and made[0][1][name].shape != value.shape):
-                raise LoadError(f"output {name!r} has a size that depends on the values; cut the model before it")
+                raise LoadError(sized_by_values(session.model, name))
         made.append((given, outputs))
     return made
 

@@ -13,6 +13,7 @@ import onnxruntime
 
 from edgekd_converters.errors import LoadError, RunError
 from edgekd_converters.load.columns import in_batches
+from edgekd_converters.load.onnx_blame import unknown_op
 from edgekd_converters.load.source import Layer
 from edgekd_converters.observe import Columns, Feed
 
@@ -98,7 +99,8 @@ def _open(model: onnx.ModelProto) -> Any:
     try:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has a class of its own for every cause
-        raise LoadError(f"onnxruntime cannot run the model: {one_line(error)}") from error
+        why = unknown_op(model, str(error)) or f"onnxruntime cannot run the model: {one_line(error)}"
+        raise LoadError(why) from error
 
 
 def _run(session: Any, names: Sequence[str], arrays: Mapping[str, Array]) -> Arrays:

@@ -185,6 +185,28 @@ def test_outputs_that_are_an_input_or_a_constant(tmp_path: Path) -> None:
     assert names(opened(path)) == (["x"], ["same"])
 
 
+def test_an_op_that_nobody_knows_is_named_with_its_node(tmp_path: Path) -> None:
+    nodes = [node("Relu", "x", "y"), node("Frobnicate", "y", "z", domain="my.ops")]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", [value("x", [1, 4])], [value("z", [1, 4])]),
+        opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("my.ops", 1)],
+        ir_version=9,
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(LoadError, match=r"ONNX op Frobnicate \(node '/z/Frobnicate'\) is no op of domain 'my\.ops'"):
+        open_source(tmp_path / "m.onnx", LoadOptions())
+
+
+def test_an_op_whose_output_is_as_large_as_values_say_is_named(tmp_path: Path) -> None:
+    nodes = [node("Relu", "x", "r"), node("NonZero", "r", "places"), node("Cast", "places", "y", to=TensorProto.FLOAT)]
+    path = write(tmp_path / "m.onnx", nodes, [value("x", [1, 4])], [value("y", None)])
+    with pytest.raises(LoadError, match=r"'y' has a size .* by ONNX op NonZero \(node '/places/NonZero'\); export"):
+        open_source(path, LoadOptions())
+    write(path, [node("NonZero", "x", "y")], [value("x", [1, 4])], [value("y", None, INT64)])  # all of random ones
+    with pytest.raises(LoadError, match="gives nothing for zeros: its size depends on the values"):
+        open_source(path, LoadOptions())
+
+
 def test_outputs_that_are_an_input_in_another_guise(tmp_path: Path) -> None:
     nodes = [
         node("Cast", "x", "wide", to=TensorProto.DOUBLE),
