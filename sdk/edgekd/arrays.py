@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,12 +98,19 @@ def _column(
         notes.append(f"{path}: {key!r} holds {array.dtype}, taken as the model's own input without preprocessing")
     shape = source_shape(tensor, axes)
     if array.shape[1:] != shape[1:] or array.ndim != len(shape):
-        raise DataError(
-            f"{path}: {key!r} must have shape [{', '.join(['n', *map(str, shape[1:])])}], not {list(array.shape)}"
-        )
+        wanted = ", ".join(["n", *map(str, shape[1:])])
+        raise DataError(f"{path}: {key!r} must have shape [{wanted}], not {list(array.shape)}{_turned(array, shape)}")
     dtype = np.dtype(tensor.dtype.lower())
     check_numbers(f"{path}: {key!r}", array, dtype)
     return array_column(array, tensor.shape[1:], dtype, axes)
+
+
+def _turned(array: npt.NDArray[Any], shape: Sequence[int]) -> str:
+    """A hint for pictures whose channels are at the other end."""
+    for order, name in (((0, 3, 1, 2), "last"), ((0, 2, 3, 1), "first")):
+        if array.ndim == len(shape) == 4 and tuple(array.shape[axis] for axis in order[1:]) == tuple(shape[1:]):
+            return f"; its channels come {name}: array.transpose{order} puts them where the model has them"
+    return ""
 
 
 def source_shape(tensor: Tensor, axes: tuple[int, ...] | None) -> tuple[int, ...]:

@@ -105,7 +105,8 @@ def test_another_order_of_axes_is_refused(fails: Any, data: Path, tmp_path: Path
     np.savez(tmp_path / "nhwc.npz", image=pictures().transpose(0, 2, 3, 1))
     model = write_onnx(tmp_path / "colours.onnx")
     message = fails(2, "convert", model, "--samples", tmp_path / "nhwc.npz", "--output", tmp_path / "out")
-    assert "'image' must have shape [n, 3, 8, 8], not [120, 8, 8, 3]" in message
+    assert "'image' must have shape [n, 3, 8, 8], not [120, 8, 8, 3]; its channels come last" in message
+    assert "array.transpose(0, 3, 1, 2)" in message
 
 
 def test_strict_makes_findings_errors(cli: Any, fails: Any, data: Path, tmp_path: Path) -> None:
