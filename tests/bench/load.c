@@ -6,13 +6,15 @@
  * RATE 0: each connection asks as soon as it is answered. Else so many requests a second, evenly spaced, are due whether
  * or not earlier ones are answered, and an answer's time counts from when its request was due.
  * REPLY_BYTES 0: answers are HTTP/1.1 with a Content-Length; else an answer is that many bytes, whatever they say.
- * A connection that the server closes is opened again, which is a failure only while an answer is due. Prints JSON; times in microseconds.
+ * A connection that the server closes is opened again, which is a failure only while an answer is due; when the server
+ * takes none any more, or at SIGTERM, the run is over. Prints JSON; times in microseconds.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,6 +40,7 @@ static int poller;
 static Connection connections[MAX_CONNECTIONS];
 static float *samples;
 static long answered, failed, reopened;
+static volatile sig_atomic_t over;
 
 static double now(void) {
     struct timespec t;
@@ -45,7 +48,12 @@ static double now(void) {
     return t.tv_sec * 1e6 + t.tv_nsec / 1e3;
 }
 
-static int dial(void) {
+static void finish(int number) {
+    (void)number;
+    over = 1;
+}
+
+static int dial(void) { /* -1: nobody takes it */
     int fd, one = 1, done;
     if (address[0] == '/') {
         struct sockaddr_un to = {.sun_family = AF_UNIX};
@@ -60,8 +68,8 @@ static int dial(void) {
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     }
     if (done) {
-        fprintf(stderr, "load: cannot connect to %s: %s\n", address, strerror(errno));
-        exit(1);
+        close(fd);
+        return -1;
     }
     fcntl(fd, F_SETFL, O_NONBLOCK);
     return fd;
@@ -100,6 +108,10 @@ static void reopen(Connection *c) {
     close(c->fd);
     reopened++;
     c->fd = dial();
+    if (c->fd < 0) {
+        over = 1;
+        return;
+    }
     watch(c, EPOLL_CTL_ADD, EPOLLIN);
 }
 
@@ -164,13 +176,16 @@ int main(int argc, char **argv) {
     request = content;
     samples = malloc(MAX_SAMPLES * sizeof *samples);
     poller = epoll_create1(0);
+    signal(SIGTERM, finish);
+    signal(SIGPIPE, SIG_IGN);
     for (int i = 0; i < count; i++) {
         connections[i].fd = dial();
+        if (connections[i].fd < 0) return fprintf(stderr, "load: cannot connect to %s: %s\n", address, strerror(errno)), 1;
         watch(&connections[i], EPOLL_CTL_ADD, EPOLLIN);
     }
     double start = now(), stop = start + seconds * 1e6, next = start, t;
     struct epoll_event events[64];
-    while ((t = now()) < stop) {
+    while (!over && (t = now()) < stop) {
         for (int i = 0; i < count; i++) {
             if (connections[i].busy) continue;
             if (!rate) ask(&connections[i], t);
@@ -179,7 +194,7 @@ int main(int argc, char **argv) {
         struct timespec pause = {0, 1000000}; /* 1 ms, or until the next is due */
         if (rate && next - t < 1000) pause.tv_nsec = next > t ? (next - t) * 1000 : 50000;
         int n = epoll_pwait2(poller, events, 64, &pause, NULL);
-        for (int i = 0; i < n; i++) {
+        for (int i = 0; i < n && !over; i++) {
             Connection *c = events[i].data.ptr;
             if (events[i].events & EPOLLOUT) push(c);
             if (events[i].events & ~EPOLLOUT) receive(c);

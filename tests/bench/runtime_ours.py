@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from common import ROOT
 from edgekd_runtime.bundle import Bundle
@@ -34,13 +35,17 @@ def python() -> Path:
 
 
 @contextmanager
-def running(bundle: Path, request: bytes, *options: str) -> Iterator[Running]:
+def running(
+    bundle: Path, request: bytes, *options: str, variables: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Running]:
     """Serving ``bundle`` on a TCP port and on a unix socket; it has answered ``request``."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgekd-bench-")))
         port, uds = free_port(), folder / "http.sock"
         command = [python(), "-m", "edgekd_runtime", "serve", bundle, "--port", str(port), "--uds", uds, *options]
-        process = stack.enter_context(Process(list(map(str, command)), {"PYTHONPATH": str(ROOT / "runtime")}, folder))
+        process = stack.enter_context(
+            Process(list(map(str, command)), {"PYTHONPATH": str(ROOT / "runtime"), **variables}, folder)
+        )
         process.wait_for_answer(port, request)
         yield Running(process, port, uds)
 
