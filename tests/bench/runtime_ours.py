@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+import tomllib
+
 from common import ROOT
 from edgekd_runtime.bundle import Bundle
+from edgekd_runtime.frames import MAGIC, PREFIX
 from runtime_models import Served
 from runtime_peers import environment, open_inference
-from runtime_process import Process, free_port, post
+from runtime_process import Process, foreign_environment, free_port, post
 
 
 @dataclass(frozen=True)
@@ -25,29 +28,36 @@ class Running:
     process: Process
     port: int
     uds: Path
+    ipc: Path
 
 
 def python() -> Path:
     """The Python of an environment with what the runtime needs. Raises ``NotHere``."""
-    declared = (ROOT / "runtime" / "pyproject.toml").read_bytes()
-    stamp = hashlib.sha256(declared).hexdigest()[:12]
-    return environment(f"edgekd-{stamp}", (str(ROOT / "runtime"),))
+    declared = tomllib.loads((ROOT / "runtime" / "pyproject.toml").read_text(encoding="utf-8"))
+    return environment("edgekd", tuple(declared["project"]["dependencies"]))
+
+
+def tune(bundle: Path) -> None:
+    """Measure threads and workers here, as a user would once on a board; later starts take what was found."""
+    command = [str(python()), "-m", "edgekd_runtime", "tune", str(bundle), "--quiet"]
+    environment = foreign_environment() | {"PYTHONPATH": str(ROOT / "runtime")}
+    subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
 
 
 @contextmanager
 def running(
     bundle: Path, request: bytes, *options: str, variables: Mapping[str, str] = MappingProxyType({})
 ) -> Iterator[Running]:
-    """Serving ``bundle`` on a TCP port and on a unix socket; it has answered ``request``."""
+    """Serving ``bundle`` on a TCP port, a unix socket and in frames; it has answered ``request``."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgekd-bench-")))
-        port, uds = free_port(), folder / "http.sock"
-        command = [python(), "-m", "edgekd_runtime", "serve", bundle, "--port", str(port), "--uds", uds, *options]
+        port, uds, ipc = free_port(), folder / "http.sock", folder / "ipc.sock"
+        command = [python(), "-m", "edgekd_runtime", "serve", bundle, "--port", str(port), "--uds", uds, "--ipc", ipc]
         process = stack.enter_context(
-            Process(list(map(str, command)), {"PYTHONPATH": str(ROOT / "runtime"), **variables}, folder)
+            Process([*map(str, command), *options], {"PYTHONPATH": str(ROOT / "runtime"), **variables}, folder)
         )
         process.wait_for_answer(port, request)
-        yield Running(process, port, uds)
+        yield Running(process, port, uds, ipc)
 
 
 def requests(model: Served) -> dict[str, bytes]:
@@ -57,6 +67,15 @@ def requests(model: Served) -> dict[str, bytes]:
         return {"json": classify(model.engine.bundle, model.text)}
     in_json = open_inference(f"/v2/models/{name}/infer", model)
     return {"raw": binary_infer(model), **({"json": in_json["json"]} if "json" in in_json else {})}
+
+
+def frame(request: bytes) -> bytes:
+    """The same request as the framed protocol has it."""
+    head, _, body = request.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    kept = [line for line in lines if not line.startswith(("Host:", "Content-Length:"))]
+    framed = "\n".join([first.removesuffix(" HTTP/1.1"), *kept]).encode("latin-1")
+    return PREFIX.pack(MAGIC, len(framed), 0, 1, len(body)) + framed + body
 
 
 def classify(bundle: Bundle, text: str) -> bytes:
