@@ -186,6 +186,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         **summary,
         "labels": list(bundle.labels),
         "signed_by": bundle.signed_by or None,
+        "precision_note": bundle.precision_note or None,
         "model_bytes": len(bundle.model),
         "preprocess": bundle.preprocess.to_dict() if bundle.preprocess else None,
         "answer_languages": sorted({lang for texts in bundle.answers.values() for lang in texts}),

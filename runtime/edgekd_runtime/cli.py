@@ -23,6 +23,7 @@ from edgekd_runtime.cli_common import (
     warn_of_slow_kernels,
 )
 from edgekd_runtime.cli_serve import serve
+from edgekd_runtime.cli_service import group
 from edgekd_runtime.cli_tune import tune
 from edgekd_runtime.engine import Arrays, Engine
 from edgekd_runtime.errors import InputError
@@ -39,6 +40,7 @@ def main() -> None:
 
 main.add_command(serve)
 main.add_command(tune)
+main.add_command(group)
 
 
 @main.command()

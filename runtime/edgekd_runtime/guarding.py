@@ -61,6 +61,9 @@ _OPTIONS = (
 )
 
 
+NAMES = ("token_file", "allow_remote", "allow_host", "rate_limit", "tls_cert", "tls_key")
+
+
 def options(command: _Command) -> _Command:
     """Adds the options; the command gets them as keyword arguments, for ``guarding``."""
     for option in reversed(_OPTIONS):

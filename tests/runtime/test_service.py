@@ -1,0 +1,167 @@
+"""``edgekd-runtime service``: the units, checked by systemd's own tools where they are installed, and their place."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from edgekd_runtime import cli, service
+from edgekd_runtime.bundle import Bundle
+
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed (Debian: systemd)"
+)
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli.main, ["service", *map(str, arguments)])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """``a model.edgekd`` and ``token``, and ``units`` to install into."""
+    Bundle("shop", b"model", "int8", {"x": "x"}, {"y": "y"}).save(tmp_path / "a model.edgekd")
+    (tmp_path / "a model.edgekd").chmod(0o644)
+    (tmp_path / "token").write_text("correct-horse-battery-staple")
+    (tmp_path / "token").chmod(0o600)
+    (tmp_path / "units").mkdir()
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def no_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine that runs the tests keeps its services as they are."""
+    monkeypatch.setattr(service, "runs_systemd", lambda: False)
+
+
+def lines(text: str) -> list[str]:
+    return text.splitlines()
+
+
+def test_the_unit_runs_serve_as_it_was_asked(folder: Path) -> None:
+    bundle, token = folder / "a model.edgekd", folder / "token"
+    done = run("print", bundle, "--port", "9000", "--token-file", token, "--rate-limit", "5", "--log-format=json")
+    assert done.exit_code == 0, done.output
+    unit = lines(done.stdout)
+    start = f'"{bundle}" --port 9000 --token-file %d/token --rate-limit 5.0 --log-format json'
+    assert f"ExecStart={sys.executable} -m edgekd_runtime serve {start}" in unit
+    assert f"LoadCredential=token:{token}" in unit
+    assert "correct-horse" not in done.stdout
+    assert {"Type=notify", "DynamicUser=yes", "ProtectSystem=strict", "NoNewPrivileges=yes", "WatchdogSec=30"} < set(
+        unit
+    )
+    assert {"IPAddressDeny=any", "IPAddressAllow=localhost", "MemoryMax=512M", "CapabilityBoundingSet="} < set(unit)
+    assert f'BindReadOnlyPaths="{folder}"' in unit
+
+
+def test_a_service_for_other_machines_may_talk_to_them(folder: Path) -> None:
+    arguments = (folder / "a model.edgekd", "--host", "0.0.0.0")
+    assert run("print", *arguments).exit_code == 2
+    done = run("print", *arguments, "--token-file", folder / "token", "--memory-max", "1G", "--group", "shop")
+    assert "IPAddressDeny" not in done.stdout
+    assert {"MemoryMax=1G", "Group=shop"} < set(lines(done.stdout))
+
+
+def test_sockets_that_systemd_opens(folder: Path) -> None:
+    uds = "/run/shop/socket"
+    done = run("print", "--socket", "--name", "shop", folder / "a model.edgekd", "--port", "80", "--uds", uds, "--json")
+    files = json.loads(done.stdout)["files"]
+    assert set(files) == {"shop.service", "shop.socket"}
+    assert {"ListenStream=127.0.0.1:80", f"ListenStream={uds}", "SocketMode=0660"} < set(lines(files["shop.socket"]))
+    assert "Requires=shop.socket" in lines(files["shop.service"])
+
+
+def test_what_can_be_wrong_is_said(folder: Path) -> None:
+    bundle = folder / "a model.edgekd"
+    (folder / "private.edgekd").write_bytes(bundle.read_bytes())
+    (folder / "private.edgekd").chmod(0o600)
+    for arguments, code, said in (
+        ((), 2, "SERVE ARGUMENTS"),
+        (("--port", "9000"), 2, "BUNDLE, or --model-dir"),
+        ((bundle, "--nothing"), 2, "No such option"),
+        ((bundle, "--port", "x"), 2, "not a valid integer"),
+        ((bundle, "--port", "80"), 2, "add --socket"),
+        ((bundle, "--uds", "/tmp/s"), 2, "/run/edgekd-runtime"),
+        ((bundle, "--ipc", "/run/s"), 2, "/run/edgekd-runtime"),
+        ((bundle, "--name", "../x"), 2, "not a unit's name"),
+        ((bundle, "--memory-max", "lots"), 2, "not a size"),
+        ((bundle, "--token-file", folder / "none"), 2, "No such file"),
+        ((folder / "none.edgekd",), 1, "No such file"),
+        ((folder / "private.edgekd",), 1, "chmod o+r"),
+    ):
+        done = run("print", *arguments)
+        assert (done.exit_code, said in done.stderr) == (code, True), (arguments, done.output)
+        assert "Traceback" not in done.output
+
+
+def test_install_and_uninstall(folder: Path) -> None:
+    units = folder / "units"
+    done = run("install", "--unit-dir", units, "--socket", folder / "a model.edgekd", "--json")
+    names = {"edgekd-runtime.service", "edgekd-runtime.socket"}
+    assert json.loads(done.stdout) == {"written": sorted(str(units / name) for name in names), "started": False}
+    assert {path.name for path in units.iterdir()} == names
+    again = run("install", "--unit-dir", units, folder / "a model.edgekd")
+    assert again.exit_code == 0
+    assert "start it: systemctl enable --now edgekd-runtime" in again.stdout
+    removed = run("uninstall", "--unit-dir", units)
+    assert removed.exit_code == 0
+    assert list(units.iterdir()) == []
+    assert run("uninstall", "--unit-dir", units).exit_code == 1
+
+
+def test_systemctl_is_asked_in_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def systemctl(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        asked.append(command[1:])
+        return subprocess.CompletedProcess(command, int("fail" in folder.name), "", "")
+
+    monkeypatch.setattr(service, "runs_systemd", lambda: True)
+    monkeypatch.setattr(service.subprocess, "run", systemctl)
+    run("install", "--unit-dir", folder / "units", "--name", "shop", folder / "a model.edgekd")
+    run("uninstall", "--unit-dir", folder / "units", "--name", "shop")
+    assert asked == [
+        ["daemon-reload"],
+        ["enable", "--now", "shop.service"],
+        ["restart", "shop.service"],
+        ["disable", "--now", "shop.service"],
+        ["daemon-reload"],
+    ]
+
+
+@pytest.mark.parametrize(("argument", "word"), [("a", "a"), ("a b", '"a b"'), ("50%", "50%%"), ("$x", "$$x")])
+def test_words_of_a_command(argument: str, word: str) -> None:
+    assert service._quoted(argument) == word
+    assert service._quoted("") == '""'
+    assert service._quoted('a"b\\') == '"a\\"b\\\\"'
+    assert service._quoted("%d/token") == "%d/token"
+
+
+@needs_systemd
+@pytest.mark.parametrize("by_socket", [False, True])
+def test_systemd_takes_the_units_and_finds_them_tight(folder: Path, by_socket: bool) -> None:
+    units = folder / "units"
+    options = ("--socket",) if by_socket else ()
+    arguments = (
+        "--token-file",
+        folder / "token",
+        "--uds",
+        "/run/edgekd-runtime/socket",
+        "--ipc",
+        "/run/edgekd-runtime/ipc",
+    )
+    done = run("install", "--unit-dir", units, *options, folder / "a model.edgekd", *arguments)
+    assert done.exit_code == 0, done.output
+    names = [str(path) for path in sorted(units.iterdir())]
+    verified = subprocess.run(["systemd-analyze", "verify", "--man=no", *names], capture_output=True, text=True)
+    complaints = [line for line in verified.stderr.splitlines() if "edgekd-runtime" in line]
+    assert (verified.returncode, complaints) == (0, [])
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager", names[0]]
+    rated = subprocess.run(command, capture_output=True, text=True)
+    assert rated.returncode == 0, rated.stdout[-300:]  # exposure 2.0 of 10 at most
