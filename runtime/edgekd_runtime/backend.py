@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.metadata
 import os
 import tempfile
 import threading
@@ -253,7 +252,7 @@ def installed(backend: str = "auto") -> tuple[str, str]:
         module, distribution = _INTERPRETERS[name]
         try:
             importlib.import_module(module)
-            return name, importlib.metadata.version(distribution)
+            return name, str(importlib.import_module(module.split(".")[0]).__version__)
         except ImportError as error:
             if backend != "auto":
                 raise BackendError(f"{name} is not installed here ({error}); pip install {distribution}") from error

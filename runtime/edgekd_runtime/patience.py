@@ -10,9 +10,6 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
-
 REQUEST_S = 30.0
 """A client has this long for its first byte, and for a whole request."""
 
@@ -21,17 +18,6 @@ _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n"
     b"content-length: %d\r\n\r\n%b" % (len(_ERROR), _ERROR)
 )
-
-
-class PatientH11(H11Protocol):
-    """Where httptools has no wheels."""
-
-    def unfinished(self) -> object:
-        """What stands for the request that has begun to arrive; None between two requests."""
-        state = self.conn.their_state
-        if state is h11.SEND_BODY or (state is h11.IDLE and self.conn.trailing_data[0]):
-            return (state, id(self.cycle))
-        return None
 
 
 def limited(base: Any, max_connections: int | None) -> Any:

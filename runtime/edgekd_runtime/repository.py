@@ -125,7 +125,7 @@ class Repository:
             self._in_loop(lambda: site.remove(name))
             self._reasons[name] = "unloaded"
             logs.event(logging.INFO, "unloaded", model=name)
-            _release()
+            release()
 
     def reload(self) -> dict[str, str]:
         """Load everything anew: what is served, what is new in the folder; what has left it is unloaded.
@@ -165,7 +165,7 @@ class Repository:
         self._paths[name] = path
         self._reasons.pop(name, None)
         logs.event(logging.INFO, "loaded", model=name, version=engine.bundle.version, path=path)
-        _release()
+        release()
 
     def _opened(self, name: str, path: Path) -> Engine:
         """``path``, tried in a child and opened here."""
@@ -222,8 +222,8 @@ class Repository:
         made.result()
 
 
-def _release() -> None:
-    """Give what an old model leaves behind back to the system; glibc keeps it otherwise."""
+def release() -> None:
+    """Give what loading a model left behind back to the system; glibc keeps it otherwise."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

@@ -20,10 +20,10 @@ import uvicorn
 from edgekd_runtime import logs, notify, server
 from edgekd_runtime.errors import ServeError
 from edgekd_runtime.ipc import IpcServer
-from edgekd_runtime.patience import Overseer, PatientH11, limited
+from edgekd_runtime.patience import Overseer, limited
 from edgekd_runtime.poll import DEFAULT_WINDOW_US, BusyPoll
 from edgekd_runtime.reply import Guard, json_reply
-from edgekd_runtime.repository import Repository
+from edgekd_runtime.repository import Repository, release
 from edgekd_runtime.routes import Site
 
 _BACKLOG = 128
@@ -130,7 +130,7 @@ def serve(
     # before the sockets are removed.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    gc.collect()
+    release()
     gc.freeze()  # what is loaded by now lives as long as the server; collections need not look at it
     try:
         _Server(config, site, repository, tls, framed, on_ready).run(sockets=sockets)
@@ -144,6 +144,8 @@ def _protocol(site: Site, guards: Sequence[Guard], max_body_bytes: int, poll: Bu
     try:
         from edgekd_runtime.direct import direct_protocol
     except ImportError:  # no httptools
+        from edgekd_runtime.pure import PatientH11
+
         return PatientH11
     return direct_protocol(site, guards, max_body_bytes, poll)
 
