@@ -66,3 +66,26 @@ def _dynamic_reason(op: Op) -> str | None:
     if position is not None and position < len(op.inputs) and not op.inputs[position].is_constant:
         return f"{op} takes its output's size from tensor {op.inputs[position].name!r} at run time"
     return None
+
+
+def precision_of(graph: Graph) -> str:
+    """What a graph computes in, by its tensors alone: ``float32`` or one of the names that a conversion gives.
+
+    ``int8`` is full integer; ops that turn the graph's own inputs and outputs from and into reals do not count.
+    """
+    ends = {tensor.index for tensor in (*graph.inputs, *graph.outputs)}
+    inner = [op for op in graph.main if not _is_end(op, ends)]
+    activations = {tensor.dtype for op in inner for tensor in op.outputs}
+    constants = {tensor.dtype for op in inner for tensor in op.inputs if tensor.is_constant}
+    if not {"INT8", "INT16", "UINT8"} & (activations | constants):
+        return "float32"
+    if "INT16" in activations:
+        return "int8-int16"
+    if all(_float_reason(op) is None for op in inner):
+        return "int8"
+    return "int8-float" if "INT8" in activations else "dynamic-int8"
+
+
+def _is_end(op: Op, ends: set[int]) -> bool:
+    enters = op.name == "QUANTIZE" and op.inputs[0].index in ends
+    return enters or (op.name == "DEQUANTIZE" and op.outputs[0].index in ends)

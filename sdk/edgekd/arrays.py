@@ -28,7 +28,7 @@ class ArrayData:
     """``columns``: input name → ``(n, …)`` in the graph's layout and dtype. ``labels``: ``(n,) int32`` or None.
 
     ``files``: where row i was read from, if every row is a file. ``classes``: names that the data itself gives to the
-    classes, if it does.
+    classes, if it does. ``values``: ``y`` of a model that is no classifier, as it stands in the file.
     """
 
     path: Path
@@ -38,6 +38,7 @@ class ArrayData:
     files: tuple[Path, ...] = ()
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    values: npt.NDArray[Any] | None = None
 
 
 def read_arrays(
@@ -47,12 +48,14 @@ def read_arrays(
     *,
     layouts: Layouts | None = None,
     preprocess: Preprocess | None = None,
+    values: bool = False,
 ) -> ArrayData:
     """Read arrays named as the model's ``inputs``; of a single input, ``x`` will do. Axes are in the source's order.
 
     Numbers are taken as they are, never rescaled: integers for a float32 input become the same numbers in float32. Only
     ``uint8`` pixels, ``(n, h, w, 3 or 1)``, are put through an image preprocessing if there is one.
-    ``y`` is read only where the model is a classifier of ``classes`` and has no input of that name.
+    ``y`` is read only where the model is a classifier of ``classes``, or where ``values`` are asked for, and has no
+    input of that name.
 
     Raises ``DataError`` naming file and array.
     """
@@ -62,7 +65,7 @@ def read_arrays(
         name: _column(archive, name, tensor, len(inputs) == 1, (layouts or {}).get(name), preprocess, notes)
         for name, tensor in inputs.items()
     }
-    wanted = classes is not None and LABELS not in inputs and LABELS in archive.names
+    wanted = (classes is not None or values) and LABELS not in inputs and LABELS in archive.names
     labels = archive.read(LABELS) if wanted else None
     counts = {name: len(column) for name, column in columns.items()}
     if labels is not None:
@@ -72,7 +75,14 @@ def read_arrays(
     if not min(counts.values()):
         raise DataError(f"{path}: the file holds no rows")
     targets = None if labels is None or classes is None else class_numbers(path, labels, classes)
-    return ArrayData(path, as_columns(columns), targets, archive.sha256(), notes=(*archive.notes, *notes))
+    return ArrayData(
+        path,
+        as_columns(columns),
+        targets,
+        archive.sha256(),
+        notes=(*archive.notes, *notes),
+        values=labels if classes is None else None,
+    )
 
 
 def _column(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from edgekd_converters.cost import count_macs
 from edgekd_converters.graph import Graph, Signature, Tensor
 from edgekd_runtime.preprocess import TextNgram
 
+_LEAST_SIGNAL = 16  # values; below, an input as large as the output is more likely some features of as many classes
 _NUMBERS = ("BOOL", "INT8", "UINT8", "INT16", "UINT16", "INT32", "UINT32", "INT64", "UINT64", "FLOAT32")
 
 
@@ -28,7 +30,17 @@ def public_outputs(graph: Graph) -> dict[str, Tensor]:
 def count_classes(graph: Graph) -> int | None:
     """Classes of a classifier, whose first output is ``(1, classes)`` with two or more of them; None for any other."""
     shape = next(iter(public_outputs(graph).values())).shape
-    return shape[1] if len(shape) == 2 and shape[1] > 1 else None
+    return shape[1] if len(shape) == 2 and shape[1] > 1 and not is_autoencoder(graph) else None
+
+
+def is_autoencoder(graph: Graph) -> bool:
+    """Whether the only input and the first output are reals of one shape, as of a model that gives its input back."""
+    inputs, outputs = list(public_inputs(graph).values()), list(public_outputs(graph).values())
+    return len(inputs) == 1 and math.prod(inputs[0].shape) >= _LEAST_SIGNAL and _same_kind(inputs[0], outputs[0])
+
+
+def _same_kind(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and one.dtype == other.dtype and one.dtype in ("FLOAT32", "INT8", "INT16")
 
 
 def check_fits(options: ConvertOptions, student: Student, graph: Graph) -> None:
@@ -45,10 +57,8 @@ def check_fits(options: ConvertOptions, student: Student, graph: Graph) -> None:
     if student.labels and len(student.labels) != classes:
         first = list(next(iter(public_outputs(graph).values())).shape)
         raise UsageError(f"{student.model}: gives {first}; there are {len(student.labels)} labels")
-    if classes is None:
-        for option, value in (("--max-drop", options.max_drop), ("--out-of-scope", options.out_of_scope)):
-            if value is not None:
-                raise UsageError(f"{option} is for classifiers, whose first output is [1, classes]")
+    if classes is None and options.out_of_scope is not None:
+        raise UsageError("--out-of-scope is for classifiers, whose first output is [1, classes]")
     if options.prune and not count_macs(graph):
         raise UsageError(f"--prune: {student.model} has no multiply-accumulates to remove")
     if options.recover and options.recover.augment and not any(len(t.shape) == 4 for t in graph.inputs):

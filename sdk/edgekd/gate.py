@@ -29,8 +29,16 @@ class Verdict:
 
     @property
     def met(self) -> bool:
+        return self._allows(self.drop)
+
+    @property
+    def met_before(self) -> bool:
+        """Whether the last float model would pass."""
+        return self._allows(drop(self.metric, self.before, self.between))
+
+    def _allows(self, loss: float) -> bool:
         # 0.92 − 0.91 is a little more than 0.01 in binary.
-        return self.max_drop is None or self.drop <= self.max_drop + 1e-9
+        return self.max_drop is None or loss <= self.max_drop + 1e-9
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "met": self.met}

@@ -16,10 +16,12 @@ from edgekd.arrays import ArrayData
 from edgekd.columns import select
 from edgekd.errors import DataError
 from edgekd.fits import count_classes, public_inputs
+from edgekd.metrics import Truth
 from edgekd.options import ConvertOptions
 from edgekd.samples import TextData, is_unicode, read_text_data, to_ids
 from edgekd.sources import read_samples
 from edgekd.student import Student, open_student
+from edgekd.truth import truth_of
 from edgekd_converters.graph import Graph
 from edgekd_converters.observe import Columns
 from edgekd_runtime.preprocess import TextNgram
@@ -36,7 +38,8 @@ class Inputs:
 
     ``samples`` are at most ``max_samples`` rows; ``texts``, where the model takes text, are theirs, and so are
     ``paths``, where every sample is a file. ``training`` is all of the same file, read where there will be training;
-    ``labels`` belong to it, ``sample_targets`` to ``samples``, ``targets`` to ``evaluation``. ``class_names``: those
+    ``labels`` belong to it, ``sample_targets`` to ``samples``, ``targets`` to ``evaluation``; ``truth`` is all that is
+    known of what is judged. ``class_names``: those
     that the data give to a model that has none. ``notes``: what was found while reading that people should know.
     """
 
@@ -46,6 +49,7 @@ class Inputs:
     labels: Targets | None
     evaluation: Columns | None
     targets: Targets | None
+    truth: Truth
     out_of_scope: Columns | None
     answers: dict[str, dict[str, str]]
     files: dict[str, str]
@@ -99,19 +103,22 @@ def _read_texts(options: ConvertOptions, student: Student, preprocess: TextNgram
     samples = read_text_data(_file(options.samples), options.text_column, label_column, labels_optional=True)
     evaluation, foreign = None, None
     if options.evaluation:
-        evaluation = read_text_data(_file(options.evaluation), options.text_column, options.label_column)
+        column = None if options.metric == "agreement" else options.label_column
+        evaluation = read_text_data(_file(options.evaluation), options.text_column, column)
     if options.out_of_scope:
         foreign = read_text_data(_file(options.out_of_scope), options.text_column, None)
     chosen = tuple(samples.texts[i] for i in _choose(len(samples), options))
     # Training rows are the caller's own: they may be longer than what a server takes from strangers.
     training = {name: to_ids(preprocess, samples.texts, samples.path, cut=True)} if options.recover else None
+    targets = _targets(student, evaluation) if evaluation and evaluation.labels else None
     return Inputs(
         samples={name: to_ids(preprocess, chosen, samples.path)},
         texts=chosen,
         training=training,
         labels=_targets(student, samples) if samples.labels else None,
         evaluation={name: to_ids(preprocess, evaluation.texts, evaluation.path)} if evaluation else None,
-        targets=_targets(student, evaluation) if evaluation else None,
+        targets=targets,
+        truth=Truth(classes=targets),
         out_of_scope={name: to_ids(preprocess, foreign.texts, foreign.path)} if foreign else None,
         answers=_answers(options.answers, student),
         files=_hashes(options, student, samples, evaluation, foreign),
@@ -133,20 +140,35 @@ def _read_tensors(
     names = student.labels or samples.classes
     evaluation, foreign = None, None
     if options.evaluation:
-        evaluation = read_samples(options.evaluation, inputs, classes, labels=names, labelled=True, **how)
-        if evaluation.labels is None and classes is not None:
-            raise DataError(f"{evaluation.path}: --eval needs labels, an array 'y' of {classes} classes")
+        labelled = options.metric != "agreement"
+        evaluation = read_samples(
+            options.evaluation, inputs, classes, labels=names, labelled=labelled, values=True, **how
+        )
+        if labelled and evaluation.labels is None and classes is not None:
+            raise DataError(
+                f"{evaluation.path}: --eval needs labels, an array 'y' of {classes} classes; --metric agreement goes "
+                "without"
+            )
     if options.out_of_scope:
         foreign = read_samples(options.out_of_scope, inputs, None, **how)
     chosen = _choose(count(samples.columns), options)
+    taken = select(samples.columns, chosen)
     parts = [part for part in (samples, evaluation, foreign) if part]
     return Inputs(
-        samples=select(samples.columns, chosen),
+        samples=taken,
         texts=(),
         training=samples.columns if options.recover else None,
         labels=samples.labels if options.recover else None,
         evaluation=evaluation.columns if evaluation else None,
         targets=evaluation.labels if evaluation else None,
+        truth=truth_of(
+            graph,
+            evaluation.columns if evaluation else taken,
+            evaluation.labels if evaluation else None,
+            evaluation.values if evaluation else None,
+            evaluation.path if evaluation else samples.path,
+            layouts.get(next(iter(graph.signature.outputs))),
+        ),
         out_of_scope=foreign.columns if foreign else None,
         answers=_answers(options.answers, student),
         files=_hashes(options, student, samples, evaluation, foreign),

@@ -142,6 +142,8 @@ def settle(
     """
     if int8.verdict.met:
         return int8, []
+    if not int8.verdict.met_before:
+        raise refusal(int8.verdict, ladder.culprits, shrunk, ["the float model does not pass either"])
     found, tried = ladder.climb(advance) if fallback else (None, [])
     if found is None:
         raise refusal(int8.verdict, ladder.culprits, shrunk, _best(tried, int8.verdict.metric))

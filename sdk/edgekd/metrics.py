@@ -75,7 +75,7 @@ def score(outputs: Floats, truth: Truth, reference: Floats | None = None) -> Sco
 
 def _oddness(outputs: Floats, truth: Truth) -> npt.NDArray[np.float64]:
     """``(n,)``: greater for rows that are more likely positive."""
-    if truth.values is not None:
+    if truth.values is not None and outputs.size > len(outputs):
         axes = tuple(range(1, outputs.ndim))
         errors: npt.NDArray[np.float64] = np.square(outputs - truth.values, dtype=np.float64).mean(axes)
         return errors

@@ -73,6 +73,8 @@ class ConvertOptions:
         """Raise ``UsageError`` for what can be told before any work is done."""
         if self.max_drop is not None and self.evaluation is None:
             raise UsageError("--max-drop needs --eval, a labelled file to measure the drop on")
+        if self.allow_fallback and self.max_drop is None:
+            raise UsageError("--allow-fallback needs --max-drop, which says when int8 is not good enough")
         if self.prune_rounds > 1 and self.prune is None:
             raise UsageError("--prune-rounds needs --prune")
         if self.recover and self.recover.steps < self.prune_rounds:

@@ -18,7 +18,7 @@ from edgekd.gate import judge
 from edgekd.inputs import Inputs, count, golden_files, take
 from edgekd.ladder import PRECISIONS, Candidate, Ladder, full_integer, settle
 from edgekd.layers import layer_errors, some_rows
-from edgekd.metrics import Truth, score
+from edgekd.metrics import score
 from edgekd.opening import Opening, open_source, open_teacher
 from edgekd.options import ConvertOptions
 from edgekd.quantising import describe_quantising, quantise, quantize_options
@@ -68,7 +68,7 @@ def convert(options: ConvertOptions, stages: Stages | None = None) -> ConvertRes
     float_graph, int8_graph = made_int8.float_graph, made_int8.int8_graph
     with stages.stage("verify"):
         runs = side_by_side([*(step.graph for step in made[:-1]), float_graph, int8_graph], data.judged)
-        truth = Truth(classes=data.targets)
+        truth = data.truth
         scores = [score(run.outputs, truth, runs[0].outputs) for run in runs]
     with stages.stage("look into layers") as step:
         layers = layer_errors(float_graph, int8_graph, some_rows(data.judged, float_graph))

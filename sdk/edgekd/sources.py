@@ -29,6 +29,7 @@ def read_samples(
     layouts: Layouts | None = None,
     preprocess: Preprocess | None = None,
     labelled: bool = False,
+    values: bool = False,
 ) -> ArrayData:
     """Whatever ``source`` is, as columns in the graph's layout.
 
@@ -38,6 +39,7 @@ def read_samples(
         inputs, layouts: as :func:`edgekd.arrays.read_arrays` takes them.
         classes: of a classifier; None reads no labels. ``labels``: their names, where the model has names.
         labelled: the labels will be needed; else folders that do not fit the classes only lose them.
+        values: of a model that is no classifier, read ``y`` of an array file as it is.
 
     Raises ``DataError``.
     """
@@ -46,7 +48,7 @@ def read_samples(
     if source.is_dir() and not any(one.suffix.lower() == ".npy" for one in _entries(source)):
         media = _media(source, inputs, preprocess)
         return _read_folder(source, media, inputs, classes, labels, labelled)
-    return read_arrays(source, inputs, classes, layouts=layouts, preprocess=preprocess)
+    return read_arrays(source, inputs, classes, layouts=layouts, preprocess=preprocess, values=values)
 
 
 def _entries(folder: Path) -> list[Path]:

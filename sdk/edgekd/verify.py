@@ -36,9 +36,14 @@ def run_graph(graph: Graph, columns: Columns) -> npt.NDArray[np.float32]:
 
 def side_by_side(graphs: Sequence[Graph], columns: Columns) -> list[Run]:
     """All graphs on every row, in turn, so that a machine whose speed drifts is fair to all."""
-    runners = [_Runner(graph) for graph in graphs]
-    for sample in feeds(columns):
-        for runner in runners:
+    return in_turn([(graph, columns) for graph in graphs])
+
+
+def in_turn(pairs: Sequence[tuple[Graph, Columns]]) -> list[Run]:
+    """Graphs side by side, each on the same rows in columns of its own."""
+    runners = [_Runner(graph) for graph, _ in pairs]
+    for samples in zip(*(feeds(columns) for _, columns in pairs), strict=True):
+        for runner, sample in zip(runners, samples, strict=True):
             runner.run(sample)
     return [Run(runner.outputs(), runner.median_us()) for runner in runners]
 

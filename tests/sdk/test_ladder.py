@@ -112,7 +112,7 @@ def test_then_dynamic(failed: Tried, pictures: Any, monkeypatch: pytest.MonkeyPa
 
 
 def test_if_nothing_passes_all_rungs_are_told(failed: Tried) -> None:
-    strict = replace(failed[1], max_drop=-1.0)
+    strict = replace(failed[1], max_drop=-1.0)  # of the rungs alone
     with pytest.raises(GateError) as caught:
         settled(failed, strict)
     message = str(caught.value)
@@ -120,6 +120,19 @@ def test_if_nothing_passes_all_rungs_are_told(failed: Tried) -> None:
     assert re.search(r"int8-float on \d+ culprits: agreement \d", message)
     assert re.search(r"; dynamic-int8: agreement \d", message)
     assert message.endswith("Nothing was written")
+
+
+def test_no_rung_is_tried_where_the_float_model_fails(failed: Tried) -> None:
+    told: list[str] = []
+    verdict = replace(failed[0].verdict, between=0.5)
+    with pytest.raises(GateError, match="the float model does not pass either"):
+        settled((replace(failed[0], verdict=verdict), failed[1]), told=told)
+    assert told == []
+
+
+def test_a_fallback_needs_a_gate(fails: Callable[..., str], pictures: Any, tmp_path: Path) -> None:
+    data = ["--samples", pictures.samples, "--output", tmp_path / "out", "--allow-fallback"]
+    assert "--allow-fallback needs --max-drop" in fails(2, "convert", pictures.model, *data)
 
 
 def test_int8_that_passes_is_kept(failed: Tried) -> None:

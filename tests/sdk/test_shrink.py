@@ -268,7 +268,7 @@ def test_the_gate_counts_what_pruning_has_cost(fails: Fails, pictures: Any, tmp_
     pruning = ["--prune", 0.9, "--channel-multiple", 1, "--no-refit", "--importance", "weight"]
     message = fails(3, "convert", pictures.model, *data, *pruning, "--max-drop", 0.05)
     assert "gate: int8 loses" in message
-    assert "% before quantising; the worst layer" in message
+    assert "% before quantising; culprits: " in message
     assert not (tmp_path / "out").exists()
 
 
