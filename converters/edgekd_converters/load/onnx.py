@@ -40,6 +40,7 @@ from edgekd_converters.load.onnx_prepare import (
 )
 from edgekd_converters.load.onnx_session import Arrays, Port, Session
 from edgekd_converters.load.onnx_signature import Result, publish
+from edgekd_converters.load.onnx_volume import with_flat_pools
 from edgekd_converters.load.source import LoadOptions, Source
 from edgekd_converters.tflite_model import require_float32, with_fixed_sizes
 
@@ -131,7 +132,7 @@ def _attempts(model: onnx.ModelProto, outputs: Arrays, troubled: Set[tuple[str, 
 
 def _plainer(model: onnx.ModelProto) -> onnx.ModelProto:
     """Without what onnx2tf reads wrongly or writes badly."""
-    return with_plain_pools(with_gelus(explicit(model)))
+    return with_plain_pools(with_flat_pools(with_gelus(explicit(model))))
 
 
 def _try(
