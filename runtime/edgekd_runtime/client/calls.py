@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -16,6 +17,9 @@ from edgekd_runtime.client.http1 import Request, Response
 from edgekd_runtime.errors import ClientError, InputError
 from edgekd_runtime.wire import tensors
 from edgekd_runtime.wire.datatypes import BINARY_HEADER, BYTES, DATATYPES, pack_bytes
+from edgekd_runtime.wire.tensors import Tensor
+
+_REMEMBERED_BYTES = 2048
 
 _Result = TypeVar("_Result")
 Call = Generator[Request, Response, _Result]
@@ -95,13 +99,10 @@ class Calls:
         name = yield from self.name(model)
         described, parts = [], []
         for key, value in inputs.items():
-            entry, part = _input(key, value)
-            described.append(entry)
+            tensor, part = _input(key, value)
+            described.append(tensor)
             parts.append(part)
-        content: dict[str, Any] = {"inputs": described, "parameters": {"binary_data_output": True}}
-        if outputs is not None:
-            content["outputs"] = [{"name": one} for one in outputs]
-        head = json.dumps(content).encode()
+        head = _head(tuple(described), None if outputs is None else tuple(outputs))
         headers = {**self._headers, "content-type": "application/octet-stream", BINARY_HEADER: str(len(head))}
         response = yield Request("POST", f"{_base(name, version)}/infer", headers, [head, *parts])
         return _outputs(response)
@@ -146,23 +147,35 @@ def repository_path(model: str, verb: str) -> str:
     return f"/v2/repository/models/{quote(model, safe='')}/{verb}"
 
 
-def _input(name: str, value: Value) -> tuple[dict[str, Any], bytes | memoryview]:
+@lru_cache(maxsize=64)
+def _head(inputs: tuple[Tensor, ...], outputs: tuple[str, ...] | None) -> bytes:
+    """The JSON of a request, which mostly is that of the one before."""
+    described = [
+        {"name": one.name, "datatype": one.datatype, "shape": one.shape, "parameters": {"binary_data_size": one.size}}
+        for one in inputs
+    ]
+    content: dict[str, Any] = {"inputs": described, "parameters": {"binary_data_output": True}}
+    if outputs is not None:
+        content["outputs"] = [{"name": one} for one in outputs]
+    return json.dumps(content).encode()
+
+
+def _input(name: str, value: Value) -> tuple[Tensor, bytes | memoryview]:
     """What the JSON says of an input, and its bytes."""
     values = _raw_values(value)
     if values is not None:
         packed = pack_bytes([one.encode() if isinstance(one, str) else one for one in values])
-        return _described(name, BYTES, [len(values)], len(packed)), packed
+        return Tensor(name, BYTES, (len(values),), None, len(packed)), packed
     array: npt.NDArray[Any] = np.asarray(value)
     if array.dtype == np.float64:  # numpy's default; models are of float32
         array = array.astype(np.float32)
     datatype = DATATYPES.get(array.dtype.newbyteorder("="))
     if datatype is None:
-        raise InputError(
-            f"input {name!r}: arrays of {array.dtype} cannot be sent; take {', '.join(DATATYPES.values())}"
-        )
+        known = ", ".join(DATATYPES.values())
+        raise InputError(f"input {name!r}: arrays of {array.dtype} cannot be sent; take {known}")
     array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     part = array.data.cast("B") if array.size else b""
-    return _described(name, datatype, list(array.shape), array.nbytes), part
+    return Tensor(name, datatype, array.shape, None, array.nbytes), part
 
 
 def _raw_values(value: Value) -> list[str | bytes] | None:
@@ -174,20 +187,14 @@ def _raw_values(value: Value) -> list[str | bytes] | None:
     return None
 
 
-def _described(name: str, datatype: str, shape: list[int], size: int) -> dict[str, Any]:
-    return {"name": name, "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": size}}
-
-
 def _outputs(response: Response) -> Outputs:
     if response.status != 200:
         raise _error(response)
     try:
         size = int(response.headers.get(BINARY_HEADER, len(response.body)))
-        content = json.loads(response.body[:size])
-        rest = memoryview(response.body)[size:]
+        head, rest = response.body[:size], memoryview(response.body)[size:]
         found: Outputs = {}
-        for entry in content["outputs"]:
-            tensor = tensors.parse(entry)
+        for tensor in _remembered(head) if size <= _REMEMBERED_BYTES else _tensors(head):
             part, rest = rest[: tensor.size], rest[tensor.size :]
             if tensor.datatype == BYTES:
                 values = tensors.raw_values(tensor, part)
@@ -197,6 +204,13 @@ def _outputs(response: Response) -> Outputs:
         return found
     except (ValueError, KeyError, TypeError, InputError) as error:
         raise ClientError(f"the server's answer cannot be read: {error}", response.status) from error
+
+
+def _tensors(head: bytes) -> tuple[Tensor, ...]:
+    return tuple(map(tensors.parse, json.loads(head)["outputs"]))
+
+
+_remembered = lru_cache(maxsize=64)(_tensors)
 
 
 def _json(response: Response) -> Any:

@@ -20,7 +20,7 @@ from edgekd_runtime.client.http1 import Reading, Request, Response
 from edgekd_runtime.errors import ClientError
 from edgekd_runtime.frames import MAX_ID
 
-_RECEIVE_BYTES = 1 << 18
+_RECEIVE_BYTES = 1 << 16  # larger ones are mapped anew for each call
 _Result = TypeVar("_Result")
 
 
