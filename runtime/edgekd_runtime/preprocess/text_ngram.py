@@ -115,7 +115,8 @@ class TextNgram:
 
     def check(self, rows: npt.NDArray[np.int32]) -> None:
         """Raise ``InputError`` unless ``rows``, ``(n, length) int32`` from elsewhere, are ids that the model has."""
-        if rows.min(initial=0) < 0 or rows.max(initial=0) >= self.buckets or rows[:, 0].max(initial=0) >= self.length:
+        highest = rows.view(np.uint32).max(initial=0)  # what is negative is too large there
+        if highest >= self.buckets or rows[:, 0].max(initial=0) >= self.length:
             raise InputError(f"ids must lie in [0, {self.buckets}), the count before them in [0, {self.length})")
 
     def _grams(self, text: str) -> Iterator[str]:
