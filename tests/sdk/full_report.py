@@ -63,6 +63,7 @@ def full() -> dict[str, Any]:
         "schema_version": 2,
         "name": "resnet8",
         "precision": "int8",
+        "precision_note": "weights, activations and arithmetic in int8",
         "source": {"format": "keras", "notes": ["the batch of unknown size became 1"]},
         "samples": {"findings": [{**finding, "figures": {}}, {**error, "figures": {}}], "notes": ["2 files skipped"]},
         "bytes": {"float": 210_050, "int8": 65_840},

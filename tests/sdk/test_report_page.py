@@ -19,6 +19,7 @@ from tests.sdk.full_report import RANGES, fallback, full, old
 from edgekd.report.page import render
 
 Cli = Callable[..., Result]
+ROOT = Path(__file__).parents[2]
 VOID = {"meta", "br", "hr", "img", "input", "link", "col", "wbr"}
 HOSTILE = "<script>alert(1)</script>\"'&<b onload=x></style>{{ 7*7 }}"
 
@@ -380,3 +381,15 @@ def test_a_conversion_writes_it(converted: Path, cli: Cli, tmp_path: Path) -> No
     assert "edgekd distill \\ --data" in page.text
     assert cli("report", converted, "--output", tmp_path / "again.html", "--quiet").exit_code == 0
     assert (tmp_path / "again.html").read_text("utf-8") == html, "report.json and what is beside it is all it takes"
+
+
+def test_every_field_of_a_report_is_documented(converted: Path) -> None:
+    """Those of a real report, and of the one that these tests draw, which then has no field of its own making."""
+    known = set(re.findall(r"`([\w.]+)`", (ROOT / "docs/report.md").read_text("utf-8")))
+    report = json.loads((converted / "report.json").read_text("utf-8"))
+    for one in (report, full(), fallback()):
+        parts = [one, *one["stages"], *one["layers"], *one["culprits"], one["flips"], *one["flips"]["classes"]]
+        parts += [*one["flips"]["pairs"], one["gate"], *one["gate"].get("fallbacks", []), one["quantising"]]
+        parts += [*one["quantising"]["attempts"], one["distilled"], *one["samples"]["findings"], one["source"]]
+        assert {key for part in parts for key in part} <= known
+    assert set(full()) <= set(report)
