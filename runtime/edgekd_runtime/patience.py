@@ -33,6 +33,11 @@ def limited(base: Any, max_connections: int | None) -> Any:
             # uvicorn's own timer for the time between requests, from which the first byte releases.
             self.timeout_keep_alive_task = self.loop.call_later(REQUEST_S, self.timeout_keep_alive_handler)
 
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            # After an error uvicorn leaves the timer running, and with it all that the connection held.
+            self._unset_keepalive_if_required()
+
     return Limited
 
 
