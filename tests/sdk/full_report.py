@@ -78,7 +78,10 @@ def full() -> dict[str, Any]:
         "quantising": {
             "kept": ["mse"],
             "held_out": 60,
-            "attempts": [{"name": name, "distance": distance, "kept": kept} for name, distance, kept in attempts],
+            "attempts": [
+                *({"name": name, "distance": far, "kept": kept, "reason": ""} for name, far, kept in attempts),
+                {"name": "bias correction", "distance": None, "kept": False, "reason": "op ODD is not known"},
+            ],
         },
         "stages": stages,
         "flips": flips,

@@ -158,6 +158,7 @@ def test_its_policy_lets_in_its_own_style_only(page: Page) -> None:
         # quantising, ranges, pruning
         "mse 0.0078 kept",
         "percentile 0.0456 no",
+        "bias correction op ODD is not known – no",
         "scores −12.35 9.75",
         "12.5 M → 6.2 M MACs, 77.4 k → 50.9 k parameters",
         "block3/conv 64 → 40 3.0 M",

@@ -102,7 +102,12 @@ def quantising(report: Report) -> dict[str, Any] | None:
     known = [one["distance"] for one in made["attempts"] if one["distance"] is not None]
     top = max(known, default=0) or 1.0
     rows = [
-        {**one, "text": words.number(one["distance"]), "bar": round(100 * (one["distance"] or 0) / top, 2)}
+        {
+            "reason": "",
+            **one,
+            "text": words.number(one["distance"]),
+            "bar": round(100 * (one["distance"] or 0) / top, 2),
+        }
         for one in made["attempts"]
     ]
     return {"held_out": made["held_out"], "attempts": rows, "measured": bool(known)}
