@@ -16,13 +16,13 @@ from edgekd_runtime import frames, shared
 from edgekd_runtime.errors import BodyTooLargeError, InputError, RuntimeFault
 from edgekd_runtime.lanes import Handler
 from edgekd_runtime.poll import BusyPoll
-from edgekd_runtime.reply import Guard, Reply, fault_reply, too_large
+from edgekd_runtime.reply import Guard, Reply, error_reply, fault_reply, too_large
 from edgekd_runtime.routes import Site
 from edgekd_runtime.server import refusal
 
 _MAX_CONNECTIONS = 128
 _MAX_PENDING = 16
-_ACCEPT_AT_ONCE = 16
+_ACCEPT_AT_ONCE, _ACCEPT_PAUSE_S = 16, 1.0
 _BUFFER_BYTES = 65536
 _MAX_HEADS, _MAX_HEAD_BYTES = 256, 2048
 _FRAME_TIMEOUT_S = 30.0
@@ -50,13 +50,21 @@ class IpcServer:
         for _ in range(_ACCEPT_AT_ONCE):
             try:
                 sock, _ = listening.accept()
-            except OSError:  # nobody waits, or there are no descriptors left
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):  # nobody waits
                 return
-            if len(self.connections) >= _MAX_CONNECTIONS:
-                sock.close()
-                continue
+            except OSError:  # no descriptors or memory left: to be asked again at once would be a busy loop
+                loop.remove_reader(listening)
+                loop.call_later(_ACCEPT_PAUSE_S, self._accept_again, loop, listening)
+                return
             sock.setblocking(False)
-            self.connections.add(_Connection(self, loop, sock))
+            connection = _Connection(self, loop, sock)
+            self.connections.add(connection)
+            if len(self.connections) > _MAX_CONNECTIONS:
+                connection.refuse(0, error_reply(503, f"{_MAX_CONNECTIONS} clients are connected already"))
+
+    def _accept_again(self, loop: asyncio.AbstractEventLoop, listening: socket.socket) -> None:
+        if self._listening is not None:
+            loop.add_reader(listening, self._accept, loop, listening)
 
     def head(self, raw: bytes) -> frames.RequestHead:
         """A client says the same head every time: it is parsed once. Raises ``InputError``."""
@@ -72,6 +80,7 @@ class IpcServer:
         loop = asyncio.get_running_loop()
         if self._listening is not None:
             loop.remove_reader(self._listening)
+            self._listening = None
         give_up = loop.time() + timeout_s
         while any(one.is_busy for one in self.connections) and loop.time() < give_up:
             await asyncio.sleep(0.01)
@@ -149,10 +158,10 @@ class _Connection:
         while self._is_open and not self._ends and self._is_reading and self._filled - at >= frames.PREFIX.size:
             magic, head_size, _, request_id, body_size = frames.PREFIX.unpack_from(self._buffer, at)
             if magic != frames.MAGIC or head_size > frames.MAX_HEAD:
-                self._refuse(0, fault_reply(InputError("that is no frame of version 1")))
+                self.refuse(0, fault_reply(InputError("that is no frame of version 1")))
                 break
             if body_size > self._server.max_body_bytes:
-                self._refuse(request_id, too_large(self._server.max_body_bytes))
+                self.refuse(request_id, too_large(self._server.max_body_bytes))
                 break
             body_at = at + frames.PREFIX.size + head_size
             end = body_at + body_size
@@ -231,7 +240,7 @@ class _Connection:
             raise BodyTooLargeError(f"shared-body is of more than {self._server.max_body_bytes} bytes")
         return self._memory.read(place)
 
-    def _refuse(self, request_id: int, reply: Reply) -> None:
+    def refuse(self, request_id: int, reply: Reply) -> None:
         """Answer what cannot be read on after, and hang up."""
         self._ends = True
         self._filled = 0

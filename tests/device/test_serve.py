@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
+import os
 import re
 import select
 import signal
@@ -17,9 +19,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import pytest
 
 from edgekd_runtime.bundle import Bundle
+from edgekd_runtime.client import AsyncClient, Client, ClientError, framed
 from edgekd_runtime.engine import MAX_BATCH, Engine
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -104,7 +108,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, without: tuple[str, ...]) -
 
 @pytest.fixture(scope="module")
 def server(bundle_path: Path, folder: Path, without: tuple[str, ...]) -> Iterator[Server]:
-    arguments = ("--port", "0", "--uds", folder / "socket", "--max-body", str(MAX_BODY))
+    arguments = ("--port", "0", "--uds", folder / "socket", "--ipc", folder / "ipc", "--max-body", str(MAX_BODY))
     server = Server(folder / "log", bundle_path, *arguments, without=without)
     yield server
     assert server.stop() == 0
@@ -171,11 +175,13 @@ def outputs(body: dict[str, Any]) -> dict[str, Any]:
 def test_announces_model_and_addresses(server: Server, bundle: Bundle, engine: Engine, folder: Path) -> None:
     assert f"{bundle.name} (int8, {engine.backend.name} " in server.announced
     assert f"XNNPACK runs {engine.backend.delegated_ops} of {engine.backend.total_ops} ops" in server.announced
-    assert server.announced.rstrip().endswith(f"on http://127.0.0.1:{server.port} and unix:{folder / 'socket'}")
+    places = (f"http://127.0.0.1:{server.port}", f"unix:{folder / 'socket'}", f"ipc:{folder / 'ipc'}")
+    assert server.announced.rstrip().endswith(f"on {' and '.join(places)}")
 
 
 def test_only_this_user_and_group_reach_the_socket(server: Server, folder: Path) -> None:
-    assert (folder / "socket").stat().st_mode & 0o777 == 0o660
+    for name in ("socket", "ipc"):
+        assert (folder / name).stat().st_mode & 0o777 == 0o660
 
 
 def test_health(connection: http.client.HTTPConnection, bundle: Bundle) -> None:
@@ -606,3 +612,55 @@ def test_a_signal_ends_it_cleanly(bundle_path: Path, tmp_path: Path, number: sig
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", server.port), TIMEOUT_S)
     idle.close()
+
+
+# --- our own client ---
+
+
+@pytest.fixture(params=["http", "unix", "ipc"])
+def uri(request: pytest.FixtureRequest, server: Server, folder: Path) -> str:
+    return {"http": f"http://127.0.0.1:{server.port}", "unix": f"unix://{folder}/socket", "ipc": f"ipc://{folder}/ipc"}[
+        request.param
+    ]
+
+
+def test_the_client_classifies_and_infers(uri: str, bundle: Bundle, engine: Engine) -> None:
+    assert bundle.golden is not None
+    texts = list(bundle.golden.texts[:5])
+    with Client(uri) as client:
+        assert client.ready(bundle.name)
+        assert client.server_metadata()["name"] == "edgekd-runtime"
+        assert [one.label for one in client.classify(texts)] == [engine.classify(text).label for text in texts]
+        ids = np.concatenate([engine.preprocess(text)[0] for text in texts])
+        by_ids = client.infer({engine.inputs[0].name: ids})
+        by_texts = client.infer({"text": texts})
+        for name, spec in zip([one.name for one in engine.outputs], engine.outputs, strict=True):
+            assert by_ids[name].shape == (5, *spec.shape[1:])
+            np.testing.assert_array_equal(by_ids[name], by_texts[name])
+        with pytest.raises(ClientError, match="empty") as caught:
+            client.classify("")
+        assert caught.value.status == 400
+
+
+def test_the_asynchronous_client(uri: str, bundle: Bundle, engine: Engine) -> None:
+    assert bundle.golden is not None
+    texts = list(bundle.golden.texts[:8])
+
+    async def go() -> list[str]:
+        async with AsyncClient(uri) as client:
+            return [one.label for one in await asyncio.gather(*(client.classify(text) for text in texts))]
+
+    assert asyncio.run(go()) == [engine.classify(text).label for text in texts]
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no memfd_create")
+def test_the_client_shares_memory(
+    server: Server, folder: Path, bundle: Bundle, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert bundle.golden is not None
+    monkeypatch.setattr(framed, "SHARED_FROM_BYTES", 0)
+    with Client(f"ipc://{folder}/ipc") as client:
+        for text in bundle.golden.texts[:3]:
+            assert client.classify(text).label == engine.classify(text).label
+            found = client.infer({"text": text})
+            assert found["label"] == [engine.classify(text).label]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.device.test_serve import Server
+from tests.device.test_serve import Server, complaints
 
 from edgekd_runtime.bundle import Bundle
 from edgekd_runtime.client import Client, ClientError
@@ -32,9 +32,7 @@ def server(int8_dense: bytes, bundle_path: Path, tmp_path_factory: pytest.TempPa
     )
     yield started
     assert started.stop() == 0
-    log = (folder / "log").read_text()
-    assert " error " not in log
-    assert " warning " not in log
+    assert complaints(folder / "log") == []
 
 
 @pytest.fixture(scope="module")

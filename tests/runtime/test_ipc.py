@@ -6,6 +6,7 @@ import gc
 import json
 import logging
 import os
+import resource
 import socket
 import threading
 import time
@@ -240,8 +241,46 @@ def test_only_so_many_clients(server: Live) -> None:
     clients = [connected(path) for _ in range(140)]
     try:
         assert ask(clients[0], "/v2/health/live", method="GET").status == 200
+        assert receive(clients[-1]).status == 503
         assert is_hung_up(clients[-1])
         assert len(server.ipc.connections) <= 128
+    finally:
+        for one in clients:
+            one.close()
+
+
+def test_no_descriptors_left_is_waited_out(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgekd_runtime.ipc._ACCEPT_PAUSE_S", 0.1)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    highest = max(int(one.name) for one in Path("/proc/self/fd").iterdir())
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (client.fileno() + 1 if client.fileno() >= highest else highest, limits[1])
+    )
+    spare = []
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            while True:
+                spare.append(os.dup(0))
+        client.connect(ipc_path(server))
+        client.settimeout(20)
+        client.sendall(frame(PATH, as_json()))
+        time.sleep(0.3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for fd in spare:
+            os.close(fd)
+    assert receive(client).status == 200
+    client.close()
+
+
+def test_a_claimed_size_takes_no_memory(server: Live) -> None:
+    clients = [ipc_client(server) for _ in range(20)]
+    try:
+        for one in clients:
+            one.sendall(frame(PATH, b"", size=LIMIT) + bytes(100_000))
+        wait_until(lambda: sum(one._filled > 100_000 for one in server.ipc.connections) == 20)
+        assert max(len(one._buffer) for one in server.ipc.connections) <= 1 << 18
     finally:
         for one in clients:
             one.close()

@@ -265,6 +265,36 @@ def test_open_inference_takes_files(ask: Any, pictures: Bundle, picture: bytes) 
     assert (got.status_code, got.json()["error"]) == (400, "send either 'image' or the model's own tensors, not both")
 
 
+def test_files_in_binary_and_in_tensorflows_forms(
+    ask: Any, pictures: Bundle, sounds: Bundle, picture: bytes, sound: bytes
+) -> None:
+    for bundle, raw, kind in ((pictures, picture, "image/png"), (sounds, sound, "audio/wav")):
+        engine, media = Engine(bundle), kind.split("/")[0]
+        wanted = engine.outputs_of(engine.preprocess(raw))[engine.outputs[0].name].tolist()
+        base = f"/v1/models/{bundle.name}"
+        coded = {"b64": base64.b64encode(raw).decode()}
+        assert ask(f"{base}:predict", content=raw, headers=typed(kind)).json() == {"predictions": wanted}
+        assert ask(f"{base}:predict", json={"instances": [coded, {"b64": coded["b64"]}]}).json() == {
+            "predictions": wanted * 2
+        }
+        assert ask(f"{base}:predict", json={"inputs": {media: [coded]}}).json() == {"outputs": wanted}
+        results = ask(f"{base}:classify", json={"examples": [{media: coded}]}).json()["results"]
+        assert results[0][0][0] == engine.classify(raw).label
+        packed = len(raw).to_bytes(4, "little") + raw
+        parameters = {"binary_data_size": len(packed)}
+        entry = {"name": media, "datatype": "BYTES", "shape": [1], "parameters": parameters}
+        head = json.dumps({"inputs": [entry]}).encode()
+        length = {"inference-header-content-length": str(len(head))}
+        got = ask(f"/v2/models/{bundle.name}/infer", content=head + packed, headers=length).json()
+        assert {one["name"]: one["data"] for one in got["outputs"]}["label"] == [engine.classify(raw).label]
+        whole = ask(f"/v2/models/{bundle.name}/infer", content=raw, headers={"inference-header-content-length": "0"})
+        assert whole.headers["content-type"] == "application/octet-stream"
+        assert engine.classify(raw).label.encode() in whole.content
+        assert ask(f"{base}:predict", content=b"abc", headers=typed(kind)).status_code == 400
+        assert ask(f"{base}:predict", content=raw, headers=typed("text/plain")).status_code == 415
+        assert ask(f"{base}:predict", json={"instances": ["abc"]}).status_code == 400
+
+
 # --- a server of its own ---
 
 
