@@ -19,19 +19,19 @@ from edgekd_converters.kernels import PICKS
 Bounds = dict[str, npt.NDArray[np.float64]]
 """Name of a constant → its greatest magnitude, whole or by channel, with as many axes as the constant."""
 
-_SAME_SCALE = (
+SAME_SCALE = (
     *PICKS,
     *("RESHAPE", "TRANSPOSE", "SPLIT", "SLICE", "STRIDED_SLICE", "UNPACK", "GATHER", "GATHER_ND", "PAD", "MIRROR_PAD"),
     *("BROADCAST_TO", "SPACE_TO_DEPTH", "AVERAGE_POOL_2D", "MAX_POOL_2D", "REDUCE_MIN", "RESIZE_BILINEAR"),
 )
 _AROUND_0 = (-1.0, 127 / 128)
-_FIXED = {
+FIXED = {
     **dict.fromkeys(("SOFTMAX", "LOGISTIC"), (0.0, 255 / 256)),
     **dict.fromkeys(("TANH", "L2_NORMALIZATION"), _AROUND_0),
     "LOG_SOFTMAX": (-255 / 16, 0.0),
 }
 # Positions of input and bias, axis of the channels in the weights.
-_LAYERS = {
+LAYERS = {
     **dict.fromkeys(("CONV_2D", "FULLY_CONNECTED"), (0, 2, 0)),
     "DEPTHWISE_CONV_2D": (0, 2, 3),
     "TRANSPOSE_CONV": (2, 3, 0),
@@ -52,13 +52,13 @@ def within_limits(graph: Graph, ranges: Ranges) -> tuple[Ranges, Bounds]:
         ranges[tensor.name] = _symmetric(*ranges[tensor.name])
     for op in graph.main:
         inputs, outputs = ([t for t in ends if t.dtype == "FLOAT32"] for ends in (op.inputs, op.outputs))
-        if op.name in _SAME_SCALE or op.name in _FIXED:
+        if op.name in SAME_SCALE or op.name in FIXED:
             given = [ranges[tensor.name] for tensor in inputs if not tensor.is_constant]
-            known = _FIXED.get(op.name, given[0] if given else None)
+            known = FIXED.get(op.name, given[0] if given else None)
             ranges.update({tensor.name: known for tensor in outputs if known})
             continue
         steps = [_step(graph, tensor, ranges) for tensor in inputs]
-        least = _least_of_layer(graph, op, ranges, bounds) if op.name in _LAYERS else _least_step(op.name, steps)
+        least = _least_of_layer(graph, op, ranges, bounds) if op.name in LAYERS else _least_step(op.name, steps)
         if getattr(op.options, "fusedActivationFunction", None) in _CLIPPED:
             least = max(least, 2.0**-27)  # 6 has to be a number of steps in 32 bits
         for tensor in outputs:
@@ -81,10 +81,10 @@ def _centred(graph: Graph) -> set[Tensor]:
             continue
         left, right = op.inputs
         maker = made_by.get(right.index)
-        while maker is not None and maker.name in _SAME_SCALE:
+        while maker is not None and maker.name in SAME_SCALE:
             right = next(tensor for tensor in maker.inputs if tensor.dtype == "FLOAT32")
             maker = made_by.get(right.index)
-        if maker is not None and _FIXED.get(maker.name, _AROUND_0) != _AROUND_0:
+        if maker is not None and FIXED.get(maker.name, _AROUND_0) != _AROUND_0:
             raise QuantizeError(f"{op} cannot take what {maker.name} makes as its second operand, only as its first")
         found |= {right, left} if left.is_constant else {right}
     return found
@@ -96,7 +96,7 @@ def _whole(graph: Graph, tensor: Tensor) -> npt.NDArray[np.float64]:
 
 def _one_for_tables(graph: Graph, bounds: Bounds) -> Bounds:
     """Weights that are an embedding table too have one scale for all channels, as tables have."""
-    tables = {tensor.name for op in graph.main if op.name not in _LAYERS for tensor in op.inputs}
+    tables = {tensor.name for op in graph.main if op.name not in LAYERS for tensor in op.inputs}
     return {name: bound.max(keepdims=True) if name in tables else bound for name, bound in bounds.items()}
 
 
@@ -131,7 +131,7 @@ def _least_of_layer(graph: Graph, op: Op, ranges: Ranges, bounds: Bounds) -> flo
     A step of input times weight must be less than 256 steps of the output (XNNPACK), and the bias, a number of such
     steps, fit into 32 bits in either.
     """
-    at, bias_at, axis = _LAYERS[op.name]
+    at, bias_at, axis = LAYERS[op.name]
     source, weights, bias = (op.slots[k] if k < len(op.slots) else None for k in (at, 1, bias_at))
     if source is None or weights is None or not weights.is_constant:
         return 0.0

@@ -8,16 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edgekd_converters.bias_correction import BIAS_SAMPLES, correct_bias
 from edgekd_converters.calibrate import PERCENTILE, Ranges, Statistics, observe
-from edgekd_converters.errors import QuantizeError
+from edgekd_converters.errors import QuantizeError, UnsupportedOpError
 from edgekd_converters.graph import Graph
 from edgekd_converters.judge import Judge
 from edgekd_converters.observe import Columns, feeds
+from edgekd_converters.qat import QatOptions, recover_int8
 from edgekd_converters.quantize import quantize_int8
 
 AUTO = "auto"
 _HELD_OUT_EVERY, _HELD_OUT_MOST = 4, 256
 _FEWEST = 20  # samples of which some can be held out
+_GAIN = 0.99  # of the distance before, which a step has to better to be kept
+_BIAS = "bias correction"
 _ODD = 0.02  # of the samples may be broken
 _PERCENTILES = (99.999, 99.99, 99.9)
 
@@ -26,26 +30,32 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class QuantizeOptions:
-    """``calibrator``: one of ``CALIBRATORS``, or ``auto``: whichever does best. ``ranges`` stand for their tensors."""
+    """``calibrator``: one of ``CALIBRATORS``, or ``auto``: whichever does best. ``ranges`` stand for their tensors.
+
+    ``bias``: try bias correction. ``qat``: then train weights and ranges on the calibration samples.
+    """
 
     calibrator: str = AUTO
     percentile: float = PERCENTILE
     ranges: Ranges | None = None
+    bias: bool = True
+    qat: QatOptions | None = None
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One thing tried. ``distance`` of its int8 model's answers to the float ones', see ``Judge``; None where there is
-    only one way, or too few samples to hold any out."""
+    """One thing tried. ``distance`` of its int8 model's answers to the float ones', see ``Judge``; None where too few
+    samples were there to hold any out, or where it could not be done, for the ``reason``."""
 
     name: str
     distance: float | None
     kept: bool
+    reason: str = ""
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """``float_graph`` computes what the given graph does, under the tensor names of ``int8_graph``.
+    """``float_graph`` is what layers of ``int8_graph`` are compared with: the given graph.
 
     ``held_out``: the number of samples that attempts were judged on.
     """
@@ -66,40 +76,94 @@ def make_int8(
     samples: Columns,
     options: QuantizeOptions,
     on_step: Callable[[str], None] = lambda note: None,
+    teacher: Graph | None = None,
 ) -> Quantized:
     """Float graph → int8, written by ``ai-edge-quantizer``.
 
     Args:
         graph: a float graph that was conditioned for the quantiser.
-        samples: n calibration samples. Where something is to be chosen a quarter, 256 at most, is held out for it.
+        samples: n calibration samples; a quarter of them, 256 at most, judge what is tried.
+        teacher: what quantisation-aware training imitates; ``graph`` itself if not given.
 
-    Raises ``QuantizeError``, ``NotIntegerError``, ``RunError``.
+    Raises ``QuantizeError``, ``NotIntegerError``, ``RunError``, ``RecoverError``.
     """
     given = _known(graph, options.ranges or {})
     fitted, held = _split(samples, options)
     on_step("ranges")
     statistics = observe(graph, feeds(samples, fitted))
-    judge = Judge(graph, {name: column[held] for name, column in samples.items()}) if len(held) else None
-    attempts, best = [], None
-    for name, ranges in _candidates(statistics, options, choose=judge is not None):
+    search = _Search(teacher or graph, {name: column[held] for name, column in samples.items()})
+    for name, ranges in _candidates(statistics, options, choose=bool(len(held))):
         on_step(name)
-        int8 = quantize_int8(graph, ranges | given)
-        distance = judge.distance(int8) if judge else 0.0
-        attempts.append((name, distance))
-        if best is None or distance < best[0]:
-            best = (distance, name, ranges | given, int8)
-    assert best is not None
-    told = (Attempt(name, distance if judge else None, name == best[1]) for name, distance in attempts)
-    return Quantized(graph, best[3], best[2], tuple(told), len(held))
+        search.offer(name, graph, ranges | given)
+    if options.bias and len(held):
+        on_step(_BIAS)
+        some = {name: column[fitted[:BIAS_SAMPLES]] for name, column in samples.items()}
+        search.follow(_BIAS, lambda best: (correct_bias(best.graph, best.ranges, some), best.ranges))
+    if (qat := options.qat) is not None:
+        trained = {name: column[fitted] for name, column in samples.items()}
+
+        def train(best: _Best) -> tuple[Graph, Ranges]:
+            made = recover_int8(best.graph, teacher or graph, best.ranges, trained, qat, on_step)
+            return made.graph, made.ranges
+
+        search.follow(f"{qat.steps} steps of training", train)
+    best = search.best
+    return Quantized(graph, best.int8, best.ranges, search.told(), len(held))
+
+
+@dataclass(frozen=True)
+class _Best:
+    names: tuple[str, ...]
+    graph: Graph
+    ranges: Ranges
+    int8: Graph
+    distance: float
+
+
+class _Search:
+    """The best so far; of what cannot be judged, the last."""
+
+    def __init__(self, wanted: Graph, held: Columns) -> None:
+        self._judge = Judge(wanted, held) if len(next(iter(held.values()))) else None
+        self._best: _Best | None = None
+        self._tried: list[tuple[str, float | None, str]] = []
+
+    @property
+    def best(self) -> _Best:
+        assert self._best is not None, "nothing was offered"
+        return self._best
+
+    def offer(self, name: str, graph: Graph, ranges: Ranges) -> None:
+        """In place of all before."""
+        self._take((name,), graph, ranges, 1.0)
+
+    def follow(self, name: str, step: Callable[[_Best], tuple[Graph, Ranges]]) -> None:
+        """On top of the best so far, where it gains 1 % or more."""
+        try:
+            graph, ranges = step(self.best)
+        except UnsupportedOpError as error:
+            self._tried.append((name, None, str(error)))
+            return
+        self._take((*self.best.names, name), graph, ranges, _GAIN)
+
+    def told(self) -> tuple[Attempt, ...]:
+        return tuple(Attempt(name, far, name in self.best.names, reason) for name, far, reason in self._tried)
+
+    def _take(self, names: tuple[str, ...], graph: Graph, ranges: Ranges, gain: float) -> None:
+        int8 = quantize_int8(graph, ranges)
+        distance = self._judge.distance(int8) if self._judge else None
+        self._tried.append((names[-1], distance, ""))
+        if self._best is None or distance is None or distance < gain * self._best.distance:
+            self._best = _Best(names, graph, ranges, int8, distance or 0.0)
 
 
 def _split(samples: Columns, options: QuantizeOptions) -> tuple[Rows, Rows]:
-    """Rows to take ranges from, and those held out."""
+    """Rows to take ranges from, and those to judge by; the same may be both where no range is chosen."""
     rows = np.arange(len(next(iter(samples.values()))))
-    if options.calibrator != AUTO or len(rows) < _FEWEST:
+    if len(rows) < _FEWEST:
         return rows, rows[:0]
     held = rows[_HELD_OUT_EVERY - 1 :: _HELD_OUT_EVERY][:_HELD_OUT_MOST]
-    return np.setdiff1d(rows, held), held
+    return (np.setdiff1d(rows, held) if options.calibrator == AUTO or options.qat else rows), held
 
 
 def _candidates(statistics: Statistics, options: QuantizeOptions, *, choose: bool) -> Iterator[tuple[str, Ranges]]:

@@ -60,7 +60,7 @@ class Program:
         """
         # There is nothing in here for autograph to convert, and its attempt is slow.
         run = tf.autograph.experimental.do_not_convert(self._run)
-        values: dict[int, Any] = run(self._fed(feeds), constants or {}, before or _as_it_is, after or _as_it_is)
+        values: dict[int, Any] = run(self._fed(feeds), constants or {}, before or unchanged, after or unchanged)
         return values
 
     def outputs(self, values: Mapping[int, Any]) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def _samples(fed: Mapping[int, Any], tensors: Sequence[Tensor]) -> int:
     return int(counts.pop()) if counts else 1
 
 
-def _as_it_is(op: Op, values: list[Any]) -> list[Any]:
+def unchanged(op: Op, values: list[Any]) -> list[Any]:
     return values
 
 

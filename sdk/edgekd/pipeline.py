@@ -64,7 +64,7 @@ def convert(options: ConvertOptions, stages: Stages | None = None) -> ConvertRes
     student, data = source.student, source.data
     teacher = open_teacher(options, student, source.graph, stages)
     made = shrink(source.graph, teacher, data, options, stages)
-    made_int8 = quantise(made[-1].graph, data, how, stages)
+    made_int8 = quantise(made[-1].graph, teacher, data, how, stages)
     float_graph, int8_graph = made_int8.float_graph, made_int8.int8_graph
     with stages.stage("verify"):
         runs = side_by_side([*(step.graph for step in made[:-1]), float_graph, int8_graph], data.judged)

@@ -22,10 +22,10 @@ def quantize_options(options: ConvertOptions, stages: Stages) -> QuantizeOptions
         return replace(options.quantize, ranges=read_ranges(options.ranges))
 
 
-def quantise(graph: Graph, data: Inputs, options: QuantizeOptions, stages: Stages) -> Quantized:
-    """``graph`` as it is after pruning and recovery."""
+def quantise(graph: Graph, teacher: Graph, data: Inputs, options: QuantizeOptions, stages: Stages) -> Quantized:
+    """``graph`` as it is after pruning and recovery, for which training with int8's rounding has the same teacher."""
     with stages.stage("quantise") as step:
-        return make_int8(condition(graph), data.samples, options, step.advance)
+        return make_int8(condition(graph), data.samples, options, step.advance, teacher if options.qat else None)
 
 
 def describe_quantising(made: Quantized) -> dict[str, Any]:

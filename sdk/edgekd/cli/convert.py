@@ -133,7 +133,7 @@ def command(
         tolerance=TOLERANCE if tolerance is None else tolerance,
         strict=strict,
         command=common.typed(),
-        quantize=quantise.quantize_options(given),
+        quantize=quantise.quantize_options(given, seed),
         ranges=given["ranges"],
     )
     stages = Stages(quiet=quiet or as_json)

@@ -1,0 +1,179 @@
+"""A float graph run with the rounding of its int8 form, many samples at once and differentiable.
+
+Rounding passes gradients as if it were not there, clipping stops them and moves the range's end instead (the
+straight-through estimator; Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
+Integer-Arithmetic-Only Inference").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from edgekd_converters.calibrate import Ranges
+from edgekd_converters.graph import Graph, Op, Tensor
+from edgekd_converters.limits import FIXED, LAYERS, SAME_SCALE, within_limits
+from edgekd_converters.ops.lazy import tf
+from edgekd_converters.program import Hook, Program, unchanged
+
+Ends = Mapping[int, tuple[Any, Any]]
+"""Tensor index → (min, max), scalars."""
+
+
+class FakeQuant:
+    """Activations asymmetric by tensor, weights symmetric by channel, as ``quantize_int8`` writes them."""
+
+    def __init__(self, graph: Graph, ranges: Ranges) -> None:
+        """``ranges``: of every float activation. Raises ``UnsupportedOpError`` naming the ops that cannot run."""
+        self.graph = graph
+        self.program = Program(graph)
+        self.ranges, bounds = within_limits(graph, ranges)
+        self._bounds = {tensor.index: bounds[tensor.name] for tensor in graph.tensors if tensor.name in bounds}
+        self.ends: Ends = {
+            tensor.index: self.ranges[tensor.name]
+            for tensor in graph.tensors
+            if tensor.dtype == "FLOAT32" and not tensor.is_constant and tensor.name in self.ranges
+        }
+
+    def run(
+        self,
+        feeds: Mapping[str, Any],
+        constants: Mapping[int, Any] | None = None,
+        ends: Ends | None = None,
+        after: Hook = unchanged,
+    ) -> dict[int, Any]:
+        """All tensors by index, as :meth:`Program.run` gives them: what ops make, before their consumers round it.
+
+        ``ends``: other ranges than the graph's own.
+        """
+        known, rounded, steps = ends or self.ends, dict[int, Any](), dict[int, Any]()
+
+        def before(op: Op, operands: list[Any]) -> list[Any]:
+            made = [self._rounded(op, slot, value, known, rounded) for slot, value in enumerate(operands)]
+            if not self._is_layer(op, known):
+                return _joined(op, made, known) if op.name in ("CONCATENATION", "PACK") else made
+            made, steps[op.index] = self._in_steps(op, operands, made, known)
+            return made
+
+        def real(op: Op, outputs: list[Any]) -> list[Any]:
+            if op.index in steps:
+                outputs = [outputs[0] * steps[op.index]]
+            return after(op, [_pooled(op, outputs[0], known)] if op.name == "AVERAGE_POOL_2D" else outputs)
+
+        return self.program.run(feeds, constants, before=before, after=real)
+
+    def outputs(self, values: Mapping[int, Any], ends: Ends | None = None) -> dict[str, Any]:
+        """The outputs by their public names, from what :meth:`run` returned, rounded as well."""
+        known, rounded = ends or self.ends, dict[int, Any]()
+        names = dict(zip(self.graph.signature.outputs, self.graph.results, strict=True))
+        return {name: _activation(tensor, values[tensor.index], known, rounded) for name, tensor in names.items()}
+
+    def _rounded(self, op: Op, slot: int, value: Any, known: Ends, rounded: dict[int, Any]) -> Any:
+        tensor = op.slots[slot]
+        if tensor is None or tensor.dtype != "FLOAT32":
+            return value
+        if not tensor.is_constant:
+            return _activation(tensor, value, known, rounded)
+        if op.name in LAYERS:
+            return value
+        if tensor.index in self._bounds:
+            step = self._weight_step(tensor, value, None)
+            return _whole(value / step) * step
+        return tf.quantization.fake_quant_with_min_max_vars(
+            value, tf.minimum(tf.reduce_min(value), 0.0), tf.maximum(tf.reduce_max(value), 0.0)
+        )
+
+    def _is_layer(self, op: Op, known: Ends) -> bool:
+        if op.name not in LAYERS:
+            return False
+        source, weights = op.slots[LAYERS[op.name][0]], op.slots[1]
+        return source is not None and source.index in known and weights is not None and weights.is_constant
+
+    def _in_steps(self, op: Op, operands: list[Any], made: list[Any], known: Ends) -> tuple[list[Any], Any]:
+        """Operands as whole numbers of steps, and what one step of their products is, by channel.
+
+        Sums of whole numbers are exact, as in the kernels; sums of real ones would be rounded otherwise now and then.
+        """
+        at, bias, axis = LAYERS[op.name]
+        source, weights = op.slots[at], op.slots[1]
+        assert source is not None and weights is not None
+        step = tf.stop_gradient(_grid(*known[source.index])[0])
+        weight_step = self._weight_step(weights, operands[1], axis)
+        product = step * tf.reshape(weight_step, (-1,))
+        whole = list(made)
+        whole[at], whole[1] = _whole(made[at] / step), _whole(operands[1] / weight_step)
+        if bias < len(operands) and operands[bias] is not None:
+            whole[bias] = _whole(operands[bias] / product)
+        return whole, product
+
+    def _weight_step(self, tensor: Tensor, value: Any, axis: int | None) -> Any:
+        """Symmetric, -127 … 127; the scale follows the greatest weight of a channel, unless a limit widens it."""
+        summed = [k for k in range(len(tensor.shape)) if k != axis]
+        bound = tf.reduce_max(tf.abs(value), summed, keepdims=True)
+        if tensor.index in self._bounds:
+            bound = tf.maximum(bound, self._bounds[tensor.index].astype(np.float32))
+        return tf.stop_gradient(tf.maximum(bound, 1e-9) / 127)
+
+
+def free_tensors(graph: Graph) -> dict[int, int]:
+    """Float activation → the one whose range it has, which may be itself. Left out: what a kernel or a table fixes."""
+    root: dict[int, int] = {}
+    for tensor in graph.inputs:
+        if tensor.dtype == "FLOAT32":
+            root[tensor.index] = tensor.index
+    for op in graph.main:
+        sources = [tensor for tensor in op.inputs if tensor.dtype == "FLOAT32"]
+        for tensor in op.outputs:
+            if tensor.dtype != "FLOAT32" or op.name in FIXED:
+                continue
+            if op.name not in SAME_SCALE:
+                root[tensor.index] = tensor.index
+            elif sources and sources[0].index in root:
+                root[tensor.index] = root[sources[0].index]
+    return root
+
+
+def _pooled(op: Op, value: Any, known: Ends) -> Any:
+    """An average pool rounds halves of stored values away from 0, all else here halves up: moved out of the way."""
+    if op.outputs[0].index not in known:
+        return value
+    step, zero = _grid(*known[op.outputs[0].index])
+    return value + tf.stop_gradient(1e-3 * step * tf.sign(value / step + zero))
+
+
+def _joined(op: Op, made: list[Any], known: Ends) -> list[Any]:
+    """Inputs are brought to the output's scale first, by a factor that XNNPACK holds in 8 bits (``qs8_vcvt``)."""
+    out = known.get(op.outputs[0].index)
+    if out is None:
+        return made
+    ready = list(made)
+    for slot, tensor in enumerate(op.slots):
+        if tensor is not None and tensor.index in known:
+            ratio = tf.stop_gradient(_grid(*known[tensor.index])[0] / _grid(*out)[0])
+            ready[slot] = made[slot] * tf.round(256 * ratio) / (256 * ratio)
+    return ready
+
+
+def _grid(low: Any, high: Any) -> tuple[Any, Any]:
+    """Step and zero point of a range."""
+    low, high = tf.minimum(tf.cast(low, tf.float32), 0.0), tf.maximum(tf.cast(high, tf.float32), 0.0)
+    step = (high - low) / 255
+    return step, tf.round(-128 - low / step)
+
+
+def _whole(value: Any) -> Any:
+    """Rounded; the gradient is that of ``value``."""
+    return value + tf.stop_gradient(tf.round(value) - value)
+
+
+def _activation(tensor: Tensor, value: Any, known: Ends, rounded: dict[int, Any]) -> Any:
+    """Rounded once for all who read it."""
+    if tensor.index not in known:
+        return value
+    if tensor.index not in rounded:
+        low, high = known[tensor.index]
+        low, high = tf.minimum(tf.cast(low, tf.float32), 0.0), tf.maximum(tf.cast(high, tf.float32), 1e-30)
+        rounded[tensor.index] = tf.quantization.fake_quant_with_min_max_vars(value, low, high)
+    return rounded[tensor.index]
