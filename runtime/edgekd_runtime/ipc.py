@@ -168,8 +168,8 @@ class _Connection:
             if end > self._filled:
                 self._wait_for(end - at, at)
                 return
-            raw_head = bytes(self._buffer[at + frames.PREFIX.size : body_at])
-            body = bytes(memoryview(self._buffer)[body_at:end])
+            with memoryview(self._buffer) as view:
+                raw_head, body = bytes(view[at + frames.PREFIX.size : body_at]), bytes(view[body_at:end])
             at = end
             self._ask(raw_head, request_id, body)
         if self._is_open:

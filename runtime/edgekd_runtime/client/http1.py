@@ -77,16 +77,25 @@ def _more() -> Generator[None, bytes, bytes]:
 
 def _chunks(received: bytearray) -> Generator[None, bytes, bytes]:
     body = bytearray()
-    while True:
-        while (end := received.find(b"\r\n")) < 0:
+    while size := _number((yield from _line(received)).split(";")[0], 16):
+        while len(received) < size + 2:
             received += yield from _more()
-        size = _number(received[:end].split(b";")[0].decode("latin-1"), 16)
-        while len(received) < end + size + 4:
-            received += yield from _more()
-        body += received[end + 2 : end + 2 + size]
-        del received[: end + size + 4]
-        if size == 0:
-            return bytes(body)
+        body += received[:size]
+        del received[: size + 2]
+    while (yield from _line(received)):  # trailers
+        pass
+    return bytes(body)
+
+
+def _line(received: bytearray) -> Generator[None, bytes, str]:
+    """Taken out of ``received``."""
+    while (end := received.find(b"\r\n")) < 0:
+        if len(received) > _MAX_HEAD:
+            raise ClientError("the server's answer is no HTTP")
+        received += yield from _more()
+    line = received[:end].decode("latin-1")
+    del received[: end + 2]
+    return line
 
 
 def _head(raw: bytes) -> tuple[int, dict[str, str], str]:
@@ -100,6 +109,9 @@ def _head(raw: bytes) -> tuple[int, dict[str, str], str]:
 
 def _number(text: str, base: int) -> int:
     try:
-        return int(text, base)
-    except ValueError as error:
-        raise ClientError(f"the server's answer is no HTTP: {text[:40]!r} is no number") from error
+        number = int(text, base)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise ClientError(f"the server's answer is no HTTP: {text[:40]!r} is no number")
+    return number

@@ -200,16 +200,16 @@ def answer(request: InferRequest, engine: Engine) -> InferAnswer:
     ranked: list[Classification] = []
     if engine.bundle.labels and any(one.name in (LABEL, SCORE) for one in wanted):
         ranked = [engine.rank(row, 1) for row in arrays[engine.outputs[0].name]]
-    outputs, parts = [], []
+    outputs, parts, in_binary = [], [], 0
     for one in wanted:
         output, part = _output(one, arrays, ranked, engine)
         outputs.append(output)
         parts.append(part)
-    is_binary = any(one.binary for one in wanted)
+        in_binary += one.binary
     # With all values behind it, the JSON of one client's answers is always the same.
-    said = _remembered_answer if request.id is None and all(one.binary for one in wanted) else _answer_head
+    said = _remembered_answer if request.id is None and in_binary == len(wanted) else _answer_head
     head = said(engine.bundle.name, engine.bundle.version, request.id, tuple(outputs))
-    return InferAnswer(head, b"".join(parts), is_binary)
+    return InferAnswer(head, b"".join(parts), in_binary > 0)
 
 
 def _answer_head(name: str, version: str, identity: str | None, outputs: tuple[Tensor, ...]) -> bytes:

@@ -19,6 +19,7 @@ MAX_RANK = 8
 MAX_NAME = 256
 
 _MAX_VALUES = 1 << 32
+_ON_THE_WIRE = {datatype: dtype.newbyteorder("<") for datatype, dtype in DTYPES.items()}
 
 
 class Tensor(NamedTuple):
@@ -95,7 +96,7 @@ def array(tensor: Tensor, part: memoryview) -> npt.NDArray[Any]:
         raise InputError(f"input {tensor.name!r} must hold numbers, not {tensor.datatype}")
     if tensor.data is not None:
         return numbers(f"input {tensor.name!r}", tensor.data, dtype).reshape(tensor.shape)
-    values = np.frombuffer(part, dtype.newbyteorder("<")).reshape(tensor.shape)
+    values = np.frombuffer(part, _ON_THE_WIRE[tensor.datatype]).reshape(tensor.shape)
     if dtype.kind == "b" and (values.view(np.uint8) > 1).any():
         raise InputError(f"input {tensor.name!r}: a BOOL is a byte of 0 or 1")
     return values

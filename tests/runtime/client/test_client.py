@@ -296,6 +296,8 @@ def strange_server(path: Path, answer: bytes) -> None:
         b"HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n",
         b"HTTP/1.1 abc\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n-5\r\nabcdefgh\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\nabc",
         b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc",
         b"SSH-2.0\r\n\r\n",
         b"x" * 100_000,
