@@ -38,6 +38,9 @@ def limited(base: Any, max_connections: int | None) -> Any:
             # After an error uvicorn leaves the timer running, and with it all that the connection held.
             self._unset_keepalive_if_required()
 
+        def _unsupported_upgrade_warning(self) -> None:
+            """uvicorn would advise, at every such request, to install what nobody here wants."""
+
     return Limited
 
 

@@ -10,23 +10,27 @@ import argparse
 import json
 import random
 import signal
+import socket
 import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import runtime_models as models
 import runtime_ours as ours
 from common import RESULTS, finish, percentile
-from fuzz_attacks import ATTACKS, Target
+from fuzz_attacks import ATTACKS, Attack, Target
+from fuzz_frames import FRAME_ATTACKS
 from fuzz_openapi import openapi_findings
-from runtime_process import Address, ask, connect
+from runtime_process import Address, ask, connect, read_frame
 
 _SETTLE = 0.2  # of the time, until memory counts
 _ALLOWED = (503, 504)
 MAX_GROWTH_MB = 4.0
+Asks = Callable[[socket.socket, bytes], tuple[int, bytes]]
 FOLDER = RESULTS / "fuzz"
 
 
@@ -67,47 +71,56 @@ def main() -> None:
 def attack(running: ours.Running, model: models.Served, seen: Seen, options: argparse.Namespace) -> None:
     """Attackers, a good client and a look at the memory, until the time is over."""
     until = time.monotonic() + 60 * options.minutes
-    addresses: list[Address] = [running.port, running.uds]
+    http: list[Address] = [running.port, running.uds]
+    ways = [(one, attack) for attack in ATTACKS for one in http] + [(running.ipc, attack) for attack in FRAME_ATTACKS]
     target = _target(model)
     threads = [
-        threading.Thread(target=_attacker, args=(addresses, target, random.Random(options.seed + k), seen, until))
+        threading.Thread(target=_attacker, args=(ways, target, random.Random(options.seed + k), seen, until))
         for k in range(options.attackers)
     ]
-    threads.append(threading.Thread(target=_good_client, args=(addresses, ours.requests(model)["json"], seen, until)))
+    request = ours.requests(model)["json"]
+    clients = [(address, request, ask) for address in http] + [(running.ipc, ours.frame(request), _ask_frames)]
+    threads.append(threading.Thread(target=_good_client, args=(clients, seen, until)))
     for thread in threads:
         thread.start()
     started = time.monotonic()
     while any(thread.is_alive() for thread in threads):
         if running.process.exit_code() is None:
-            seen.memory_mb.append((time.monotonic() - started, running.process.memory_mb()))
+            seen.memory_mb.append((time.monotonic() - started, running.process.resident_mb()))
         if sys.stdout.isatty():
             print(f"\r{sum(seen.attacks.values())} attacks, {len(seen.good)} good answers", end="", flush=True)
         time.sleep(1)
     print()
 
 
-def _attacker(addresses: list[Address], target: Target, rng: random.Random, seen: Seen, until: float) -> None:
+def _attacker(ways: list[tuple[Address, Attack]], target: Target, rng: random.Random, seen: Seen, until: float) -> None:
     while time.monotonic() < until:
-        one = rng.choice(ATTACKS)
-        sent = one(rng.choice(addresses), target, rng)
-        seen.attacks[one.__name__] += 1
+        address, one = rng.choice(ways)
+        sent = one(address, target, rng)
+        name = f"{one.__module__.removeprefix('fuzz_')}.{one.__name__}"
+        seen.attacks[name] += 1
         seen.statuses[str(sent.status)] += 1
         if sent.status is not None and sent.status >= 500 and sent.status not in _ALLOWED:
-            path = FOLDER / f"{one.__name__}-{len(seen.findings)}.request"
+            path = FOLDER / f"{name}-{len(seen.findings)}.request"
             path.write_bytes(sent.request)
-            seen.findings.append(f"{one.__name__}: {sent.status}, {path.name}")
+            seen.findings.append(f"{sent.status}: {path.name}")
 
 
-def _good_client(addresses: list[Address], request: bytes, seen: Seen, until: float) -> None:
-    """On one connection for a while, and then on a new one of another kind."""
+def _ask_frames(connection: socket.socket, request: bytes) -> tuple[int, bytes]:
+    connection.sendall(request)
+    return read_frame(connection)
+
+
+def _good_client(clients: list[tuple[Address, bytes, Asks]], seen: Seen, until: float) -> None:
+    """On one connection for a while, and then on a new one of another kind; all must say the same."""
     expected = None
     while time.monotonic() < until:
-        for address in addresses:
+        for address, request, asks in clients:
             try:
                 with connect(address) as connection:
                     for _ in range(20):
                         start = time.perf_counter()
-                        answer = ask(connection, request)
+                        answer = asks(connection, request)
                         seen.good.append((time.perf_counter() - start) * 1000)
                         expected = expected or answer
                         if answer != expected or answer[0] != 200:

@@ -14,7 +14,7 @@ from typing import Any
 from runtime_process import Address, connect, post, read_answer
 
 Attack = Callable[[Address, "Target", random.Random], "Sent"]
-_PATIENCE_S = 10.0  # an answer that takes longer is none
+PATIENCE_S = 10.0  # an answer that takes longer is none
 _TRICKLE_S = (0.05, 0.3)
 
 
@@ -113,7 +113,7 @@ def not_http(address: Address, target: Target, rng: random.Random) -> Sent:
 def slow_loris(address: Address, target: Target, rng: random.Random) -> Sent:
     """A few bytes now and then, and never the end."""
     request = post(target.classify, target.classified, "application/json")
-    with contextlib.suppress(OSError), connect(address, _PATIENCE_S) as connection:
+    with contextlib.suppress(OSError), connect(address, PATIENCE_S) as connection:
         for at in range(0, min(len(request), rng.randint(1, 24)), 2):
             connection.sendall(request[at : at + 2])
             time.sleep(rng.uniform(*_TRICKLE_S))
@@ -129,7 +129,7 @@ def half_closed(address: Address, target: Target, rng: random.Random) -> Sent:
 def leaves(address: Address, target: Target, rng: random.Random) -> Sent:
     """Many requests at once, and away without reading an answer; sometimes with a reset."""
     request = post(target.classify, target.classified, "application/json") * rng.randint(1, 200)
-    with contextlib.suppress(OSError), connect(address, _PATIENCE_S) as connection:
+    with contextlib.suppress(OSError), connect(address, PATIENCE_S) as connection:
         if rng.random() < 0.5:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         connection.sendall(request[: rng.randint(1, len(request))])
@@ -154,12 +154,12 @@ ATTACKS: tuple[Attack, ...] = (
 def _exchange(address: Address, request: bytes, *, half_close: bool = False) -> Sent:
     """Status None: hung up, or it waits for more that is not going to come."""
     try:
-        with connect(address, _PATIENCE_S) as connection:
+        with connect(address, PATIENCE_S) as connection:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may refuse before it has read all
                 connection.sendall(request)
             if half_close:
                 connection.shutdown(socket.SHUT_WR)
-            connection.settimeout(0.5 if not half_close else _PATIENCE_S)
+            connection.settimeout(0.5 if not half_close else PATIENCE_S)
             return Sent(request, read_answer(connection)[0])
     except (OSError, ValueError):
         return Sent(request, None)

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from edgekd_runtime.frames import MAGIC, PREFIX
+
 TIMEOUT_S = 120.0
 Address = int | Path
 """A TCP port of the loopback interface, or a unix socket."""
@@ -185,6 +187,19 @@ def read_answer(connection: socket.socket) -> tuple[int, bytes]:
     while len(body) < lengths[0]:
         body += _some(connection)
     return int(lines[0].split()[1]), body
+
+
+def read_frame(connection: socket.socket) -> tuple[int, bytes]:
+    """(status, body) of the next frame. Raises as :func:`read_answer` does."""
+    received = b""
+    while len(received) < PREFIX.size:
+        received += _some(connection)
+    magic, head, status, _, body = PREFIX.unpack_from(received)
+    if magic != MAGIC:
+        raise ValueError(f"a frame that begins with {magic!r}")
+    while len(received) < PREFIX.size + head + body:
+        received += _some(connection)
+    return status, received[PREFIX.size + head :]
 
 
 def _some(connection: socket.socket) -> bytes:

@@ -535,6 +535,12 @@ def test_a_client_that_leaves_halfway_harms_nobody(server: Server, bundle: Bundl
     # … and does not fill the log: the fixture finds that out.
 
 
+def test_an_upgrade_is_not_made_and_does_not_fill_the_log(server: Server) -> None:
+    with RawConnection(server) as raw:
+        raw.sock.sendall(b"GET /v2 HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        assert raw.sock.recv(100).startswith(b"HTTP/1.1 200 ")  # the fixture looks at the log
+
+
 def test_a_client_that_asks_much_and_hangs_up_does_not_fill_the_log(server: Server, bundle: Bundle) -> None:
     head = f"POST /v1/models/{bundle.name}:classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
     for cut in range(40):
