@@ -316,7 +316,9 @@ def test_servers_that_speak_otherwise(tmp_path: Path, scheme: str, kind: Any, an
 
 def test_other_servers_answers(tmp_path: Path) -> None:
     chunked = (
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6;x=y\r\n" + b'{"a": ' + b"\r\n2\r\n1}\r\n0\r\n\r\n"
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6;x=y\r\n"
+        + b'{"a": '
+        + b"\r\n2\r\n1}\r\n0\r\nX-Trailer: 1\r\n\r\n"
     )
     until_the_end = b'HTTP/1.0 200 OK\r\n\r\n{"a": 1}'
     for i, answer in enumerate((chunked, until_the_end, b"HTTP/1.1 100 Continue\r\n\r\n" + chunked)):
