@@ -21,7 +21,7 @@ from edgekd_runtime.engine import Engine
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 _BUILD_TIMEOUT_S = 600
-_CLI_TIMEOUT_S = 60  # a process takes seconds to start under QEMU
+_CLI_TIMEOUT_S = 180  # a process takes seconds to start under QEMU, much more where others work too
 _MAKE_BUNDLE = Path(__file__).with_name("make_bundle.py")
 
 

@@ -28,7 +28,7 @@ from edgekd_runtime.engine import MAX_BATCH, Engine
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
-TIMEOUT_S = 60
+TIMEOUT_S = 180
 MAX_BODY = 32768
 JSON_TYPE = "application/json"
 
