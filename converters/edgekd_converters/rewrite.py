@@ -44,8 +44,20 @@ class Draft:
         return self._tensor("constant", value.shape, str(value.dtype), len(self._model.buffers) - 1)
 
     def tensor(self, shape: Sequence[int]) -> int:
-        """A new float32 tensor, for ``write`` to make."""
+        """A new float32 tensor, for ``write`` to make, or to be an input."""
         return self._tensor("raw", shape, "float32", 0)
+
+    def stand_in(self, old: int, new: int) -> None:
+        """An input or output of the graph from now on, in place of another that stays within it."""
+        main = self._main
+        main.inputs, main.outputs = (
+            np.array([new if k == old else k for k in _indices(main, ends)], np.int32) for ends in ("inputs", "outputs")
+        )
+        for signature in self._model.signatureDefs or []:
+            for entry in (*signature.inputs, *signature.outputs):
+                if entry.tensorIndex == old:
+                    entry.tensorIndex = new
+        self._changed = True
 
     def call(self, name: str, inputs: Sequence[int], shape: Sequence[int], options: Any = None) -> int:
         """An op that makes one new float32 tensor."""

@@ -11,6 +11,7 @@ memory.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -36,11 +37,12 @@ class Bundle:
 
     ``inputs`` and ``outputs`` map public tensor names to those inside the flatbuffer, in order. ``layouts``: of public
     tensors whose axes the source model had in another order, the permutation that takes its arrays to the flatbuffer's,
-    ``(0, 2, 3, 1)`` for NCHW; callers see the source's. ``precision`` says what the arithmetic is (``"int8"`` always
-    means full integer), ``precision_note`` the same in a sentence. ``scores``: what a classifier's first output is;
-    probabilities are taken as they are, logits go through a softmax. ``threshold``: a top score below it is out of
-    scope. ``answers``: label → language → text. ``signed_by``: the trusted key whose signature was checked when it was
-    read; saving it again takes the signature off.
+    ``(0, 2, 3, 1)`` for NCHW; callers see the source's. ``grids``: scale and zero point of the int8 form of inputs,
+    also of those that the model takes as reals. ``precision`` says what the arithmetic is (``"int8"`` always means full
+    integer), ``precision_note`` the same in a sentence. ``scores``: what a classifier's first output is; probabilities
+    are taken as they are, logits go through a softmax. ``threshold``: a top score below it is out of scope.
+    ``answers``: label → language → text. ``signed_by``: the trusted key whose signature was checked when it was read;
+    saving it again takes the signature off.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Bundle:
     layouts: dict[str, tuple[int, ...]] = field(default_factory=dict)
     signed_by: str = ""
     precision_note: str = ""
+    grids: dict[str, tuple[float, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for what, value in (("name", self.name), ("version", self.version)):
@@ -70,6 +73,9 @@ class Bundle:
             raise BundleError(f"scores {str(self.scores)[:40]!r} are not known; they are logits or probabilities")
         if broken := [label for label in self.labels if "\n" in label]:
             raise BundleError(f"label {broken[0]!r} holds a line break")
+        for name, (scale, zero_point) in self.grids.items():
+            if not (math.isfinite(scale) and scale > 0 and -128 <= zero_point <= 127 and name in self.inputs):
+                raise BundleError(f"input {name[:99]!r}: scale {scale} and zero point {zero_point} are none of int8")
         for name, axes in self.layouts.items():
             if sorted(axes) != list(range(len(axes))) or not axes or axes[0] or name not in self.inputs | self.outputs:
                 raise BundleError(f"tensor {name[:99]!r}: {list(axes)[:9]} is no order of its axes, the batch first")
@@ -95,10 +101,15 @@ class Bundle:
         zipped.write_members(path, {zipped.MANIFEST: _json_bytes(manifest), **members})
 
     def _described(self, names: Mapping[str, str]) -> list[dict[str, Any]]:
-        entries = [{"name": name, "tensor": tensor} for name, tensor in names.items()]
-        return [
-            {**one, "axes": list(self.layouts[one["name"]])} if one["name"] in self.layouts else one for one in entries
-        ]
+        entries = []
+        for name, tensor in names.items():
+            entry: dict[str, Any] = {"name": name, "tensor": tensor}
+            if name in self.layouts:
+                entry["axes"] = list(self.layouts[name])
+            if name in self.grids:
+                entry["scale"], entry["zero_point"] = self.grids[name]
+            entries.append(entry)
+        return entries
 
     def _members(self) -> dict[str, bytes]:
         members = {zipped.MODEL: self.model}
@@ -166,6 +177,11 @@ def _from_members(manifest: Mapping[str, Any], members: Mapping[str, bytes], sig
             if "axes" in entry
         },
         signed_by=signed_by,
+        grids={
+            str(entry["name"]): (float(entry["scale"]), int(entry["zero_point"]))
+            for entry in manifest["inputs"]
+            if "scale" in entry
+        },
     )
 
 

@@ -108,7 +108,8 @@ class Engine:
     def infer(self, inputs: Arrays) -> Arrays:
         """Run on named tensors with a batch axis of 1 … ``MAX_BATCH``.
 
-        ``float32`` is quantised where the model wants integers; outputs come back as ``float32``, dequantised.
+        ``float32`` is quantised where the model wants integers, and ``int8``, stored values on the grid that the bundle
+        has, dequantised where it wants reals; outputs come back as ``float32``, dequantised.
         Raises ``InputError`` naming the tensor that does not fit.
         """
         return self.outputs_of(self.store(inputs))
@@ -190,6 +191,9 @@ class Engine:
             if not np.isfinite(array).all():
                 raise InputError(f"input {spec.name!r} holds NaN or infinity")
             return spec.quantize(array)
+        if array.dtype == np.int8 and spec.dtype == np.float32 and spec.name in self.bundle.grids:
+            scale, zero_point = self.bundle.grids[spec.name]
+            return replace(spec, dtype=array.dtype, scale=scale, zero_point=zero_point).dequantize(array)
         raise InputError(f"input {spec.name!r} must be {spec.dtype}, not {array.dtype}")
 
     def _check_shapes(self) -> None:

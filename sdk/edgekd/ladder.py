@@ -13,6 +13,7 @@ from edgekd.metrics import Score, Truth, score
 from edgekd.report.words import metric_value
 from edgekd.verify import Run, side_by_side
 from edgekd_converters.calibrate import Ranges
+from edgekd_converters.ends import with_float_ends
 from edgekd_converters.errors import ConverterError
 from edgekd_converters.graph import Graph
 from edgekd_converters.integer import integer_fraction
@@ -66,6 +67,7 @@ class Attempt:
 class Ladder:
     """What every rung needs: the float graph with its ranges, and how a result is judged.
 
+    ``float_ends``: results take and give reals.
     ``before``: the loaded model's score first, the last float model's last. ``reference``: the loaded model's run.
     """
 
@@ -78,6 +80,7 @@ class Ladder:
     before: Sequence[Score]
     metric: Metric
     max_drop: float | None
+    float_ends: bool = False
 
     def climb(self, advance: Callable[[str], None]) -> tuple[Candidate | None, list[Attempt]]:
         """The first result that passes the gate, if any does, and all that was tried for it."""
@@ -110,6 +113,8 @@ class Ladder:
                 graph = quantize_mixed(self.graph, self.ranges, tensors, _WIDE[precision])
             else:
                 graph = quantize_dynamic(self.graph)
+            if self.float_ends:
+                graph = with_float_ends(graph)
             run = side_by_side([graph], self.columns)[0]
         except (ConverterError, RuntimeFault) as error:
             return str(error)
@@ -128,9 +133,11 @@ class Ladder:
         return f"int8, but {kind} in {len(ops)} of {len(self.graph.main)} ops: {named}{more}; {share:.0%} integer ops"
 
 
-def full_integer(graph: Graph, run: Run, worth: Score, verdict: Verdict) -> Candidate:
+def full_integer(graph: Graph, run: Run, worth: Score, verdict: Verdict, *, float_ends: bool = False) -> Candidate:
     """The usual result."""
-    return Candidate(graph, "int8", "full integer: weights, activations and arithmetic in int8", run, worth, verdict)
+    ends = "; inputs and outputs in float32" if float_ends else ""
+    note = f"full integer: weights, activations and arithmetic in int8{ends}"
+    return Candidate(graph, "int8", note, run, worth, verdict)
 
 
 def settle(

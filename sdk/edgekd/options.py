@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from edgekd.errors import DataError, UsageError
 from edgekd.metric import Metric
@@ -30,7 +30,7 @@ class ConvertOptions:
     ``preprocess``: what files of pictures or sounds go through, see :func:`edgekd.preprocessing.preprocess_for`.
     ``tolerance``: share of an output's range by which the float graph may differ from the source. ``strict``: what the
     linter finds is an error. ``command``: the words that were typed, for the report. ``ranges``: a file of ranges that
-    stand, read into ``quantize``.
+    stand, read into ``quantize``. ``io``: the type of inputs and outputs that are reals.
     """
 
     student: Path
@@ -47,6 +47,7 @@ class ConvertOptions:
     max_drop: float | None = None
     metric: Metric | None = None
     allow_fallback: bool = False
+    io: Literal["int8", "float32"] = "int8"
     seed: int = 0
     labels: Path | None = None
     prune: PruneOptions | None = None

@@ -30,6 +30,7 @@ from edgekd.shrink import shrink
 from edgekd.stages import Stages
 from edgekd.verify import open_graph, run_graph, side_by_side
 from edgekd.versions import machine, versions
+from edgekd_converters.ends import input_grids, with_float_ends
 from edgekd_converters.graph import Graph
 from edgekd_converters.integer import integer_fraction
 from edgekd_converters.observe import feeds
@@ -66,6 +67,9 @@ def convert(options: ConvertOptions, stages: Stages | None = None) -> ConvertRes
     made = shrink(source.graph, teacher, data, options, stages)
     made_int8 = quantise(made[-1].graph, teacher, data, how, stages)
     float_graph, int8_graph = made_int8.float_graph, made_int8.int8_graph
+    float_ends = options.io == "float32"
+    if float_ends:
+        int8_graph = with_float_ends(int8_graph)
     with stages.stage("verify"):
         runs = side_by_side([*(step.graph for step in made[:-1]), float_graph, int8_graph], data.judged)
         truth = data.truth
@@ -77,9 +81,9 @@ def convert(options: ConvertOptions, stages: Stages | None = None) -> ConvertRes
         verdict = judge(options.metric, options.max_drop, scores)
         ladder = Ladder(
             *(float_graph, made_int8.ranges, culprits, data.judged, truth, runs[0], scores[:-1]),
-            *(verdict.metric, options.max_drop),
+            *(verdict.metric, options.max_drop, float_ends),
         )
-        int8 = full_integer(int8_graph, runs[-1], scores[-1], verdict)
+        int8 = full_integer(int8_graph, runs[-1], scores[-1], verdict, float_ends=float_ends)
         result, tried = settle(
             int8, ladder, fallback=options.allow_fallback, shrunk=len(scores) > 2, advance=step.advance
         )
@@ -100,6 +104,7 @@ def convert(options: ConvertOptions, stages: Stages | None = None) -> ConvertRes
             "name": bundle.name,
             "precision": bundle.precision,
             "precision_note": bundle.precision_note,
+            "io": options.io,
             "source": describe_source(source),
             "samples": describe_samples(source),
             "bytes": {"float": len(float_graph.content), "int8": len(result.graph.content)},
@@ -153,6 +158,7 @@ def _bundle(
         model=result.graph.content,
         precision=result.precision,
         precision_note=result.note,
+        grids={name: (grid.scale, grid.zero_point) for name, grid in input_grids(result.graph).items()},
         inputs=result.graph.signature.inputs,
         outputs=result.graph.signature.outputs,
         scores=kind,

@@ -20,7 +20,7 @@ def server() -> dict[str, Any]:
 
 def model(engine: Engine) -> dict[str, Any]:
     """``GET /v2/models/NAME``. The raw input stands beside the tensor that it is turned into."""
-    inputs = [_described(spec, datatype_of(spec)) for spec in engine.inputs]
+    inputs = [_described(spec, datatype_of(spec)) | _int8_form(engine, spec) for spec in engine.inputs]
     outputs = [_described(spec, "FP32") for spec in engine.outputs]
     if preprocess := engine.bundle.preprocess:
         parameters = {"instead_of": inputs[0]["name"], "media_types": list(preprocess.media_types)}
@@ -40,6 +40,14 @@ def model(engine: Engine) -> dict[str, Any]:
             "labels": list(engine.bundle.labels),
         },
     }
+
+
+def _int8_form(engine: Engine, spec: TensorSpec) -> dict[str, Any]:
+    """Of an input that is taken as stored int8 values too: what these stand for."""
+    if spec.name not in engine.bundle.grids:
+        return {}
+    scale, zero_point = engine.bundle.grids[spec.name]
+    return {"parameters": {"int8_scale": scale, "int8_zero_point": zero_point}}
 
 
 def datatype_of(spec: TensorSpec) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -40,6 +40,13 @@ if TYPE_CHECKING:
     help="Fail (exit 3) when int8 loses more of --metric on --eval than this against STUDENT, e.g. 0.01 of accuracy.",
 )
 @common.metric_option
+@click.option(
+    "--io",
+    type=click.Choice(["int8", "float32"]),
+    default="int8",
+    show_default=True,
+    help="Type of the model's real inputs and outputs; clients of the bundle may send either to both.",
+)
 @click.option(
     "--allow-fallback",
     is_flag=True,
@@ -81,6 +88,7 @@ def command(
     max_drop: float | None,
     metric: Metric | None,
     allow_fallback: bool,
+    io: Literal["int8", "float32"],
     max_samples: int,
     labels: Path | None,
     out_of_scope: Path | None,
@@ -122,6 +130,7 @@ def command(
         max_drop=max_drop,
         metric=metric,
         allow_fallback=allow_fallback,
+        io=io,
         seed=seed,
         labels=labels,
         prune=shrink.prune_options(given, seed),
