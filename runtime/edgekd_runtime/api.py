@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgekd_runtime import metrics, openapi, protocols, repository_api
 from edgekd_runtime.engine import Engine
+from edgekd_runtime.page import ROUTES as PAGE_ROUTES
 from edgekd_runtime.reply import Headers, Post, Reply, json_reply
 from edgekd_runtime.routes import AnyRoute, Route, Site
 
@@ -76,4 +77,5 @@ ROUTES: tuple[AnyRoute, ...] = (
     *protocols.ROUTES,
     *repository_api.ROUTES,
     *openapi.ROUTES,
+    *PAGE_ROUTES,
 )

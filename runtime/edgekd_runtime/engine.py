@@ -63,6 +63,7 @@ class Engine:
         self.bundle = bundle
         self.threads = threads or max(1, default_threads() // workers)
         self.model_sha256 = hashlib.sha256(bundle.model).hexdigest()
+        self.model_bytes = len(bundle.model)
         self.pool = Pool(self._interpreters(workers, backend))
         self._check_shapes()
         self.inputs, self.outputs = (
