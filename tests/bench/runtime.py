@@ -43,8 +43,8 @@ def main() -> None:
     parser.add_argument(
         "--peers", default=",".join(peer.name for peer in PEERS), help="which, or nothing; default: %(default)s"
     )
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each load; default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=60, help="blocks of one client's requests; default: %(default)s")
+    parser.add_argument("--seconds", type=float, default=1.5, help="of each load; default: %(default)s")
+    parser.add_argument("--in-turn", type=float, default=20.0, help="seconds of one client; default: %(default)s")
     options = parser.parse_args()
     peers = [peer for peer in PEERS if peer.name in options.peers.split(",")]
     models.FOLDER.mkdir(parents=True, exist_ok=True)
@@ -60,12 +60,13 @@ def measure(model: Served, peers: list[Peer], options: argparse.Namespace) -> di
     """All figures of one model. Servers that are not to be had are missing."""
     passes: dict[str, list[dict[str, Any]]] = {}
     result: dict[str, Any] = {}
+    pools: list[tuple[float, str]] = []
     for number in range(PASSES):
         if not number:
             ours.tune(model.bundle)
         with _our_server(model) as running:
             if not number:
-                result["one client"] = latency.measure(model, running, _first(ours.requests(model)), options.rounds)
+                result["one client"] = latency.measure(model, running, _first(ours.requests(model)), options.in_turn)
             figures = {"cold_s": running.process.first_answer_s, "resident_mb": running.process.resident_mb()}
         with _our_server(model, "--tuned-for", "throughput") as running:
             figures |= under_load(running.process, running.port, ours.requests(model), options.seconds)
@@ -80,9 +81,10 @@ def measure(model: Served, peers: list[Peer], options: argparse.Namespace) -> di
                     )
             except (NotHere, RuntimeError) as error:
                 print(f"left out: {peer.name} with {model.name}: {error}", flush=True)
-    per_second, shape = best_per_second(model, options.seconds)
+        pools.append(best_per_second(model, options.seconds))
     result |= {"servers": {name: _mean(each) for name, each in passes.items()}}
-    return result | {"bare pool": {"per_second": per_second, "workers × threads": shape}}
+    per_second = mean(each for each, _ in pools)
+    return result | {"bare pool": {"per_second": per_second, "workers × threads": max(pools)[1]}}
 
 
 def under_load(process: Process, port: int, requests: dict[str, bytes], seconds: float) -> dict[str, Any]:

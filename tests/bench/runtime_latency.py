@@ -22,7 +22,7 @@ LIMITS_US = {"ipc": 20.0, "unix": 60.0, "tcp": 80.0}
 Figures = dict[str, float]
 
 
-def measure(model: Served, running: Running, request: bytes, rounds: int) -> dict[str, Figures]:
+def measure(model: Served, running: Running, request: bytes, seconds: float) -> dict[str, Figures]:
     """Way → p10, p50 and p99 in microseconds, and ``extra``, what the server adds to ``bare`` and its ``echo``."""
     with ExitStack() as stack:
         calls: dict[str, Callable[[], object]] = {"bare": bare_call(model)}
@@ -35,7 +35,7 @@ def measure(model: Served, running: Running, request: bytes, rounds: int) -> dic
             echo = stack.enter_context(echoing(echo_address, len(sent), reply_bytes))
             calls[f"echo {way}"] = _call(echo, sent, reply_bytes)
             calls[way] = _call(served, sent, reply_bytes)
-        taken = in_turn(calls, rounds)
+        taken = in_turn(calls, seconds)
     figures = {name: {f"p{p}": percentile(times, p) for p in (10, 50, 99)} for name, times in taken.items()}
     for way in ways:
         figures[way]["extra"] = figures[way]["p50"] - figures["bare"]["p50"] - figures[f"echo {way}"]["p50"]
@@ -50,13 +50,14 @@ def bare_call(model: Served) -> Callable[[], object]:
     return lambda: engine.invoke(row)
 
 
-def in_turn(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def in_turn(calls: dict[str, Callable[[], object]], seconds: float) -> dict[str, list[float]]:
     """Microseconds of each call, in blocks, so that a machine whose speed drifts is fair to all."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
     clock = time.perf_counter_ns
     gc.collect()
     gc.disable()
-    for _ in range(rounds):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
         for name, call in calls.items():
             for i in range(_BLOCK):
                 start = clock()
