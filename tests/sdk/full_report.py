@@ -64,6 +64,7 @@ def full() -> dict[str, Any]:
         "name": "resnet8",
         "precision": "int8",
         "precision_note": "weights, activations and arithmetic in int8",
+        "io": "int8",
         "source": {"format": "keras", "notes": ["the batch of unknown size became 1"]},
         "samples": {"findings": [{**finding, "figures": {}}, {**error, "figures": {}}], "notes": ["2 files skipped"]},
         "bytes": {"float": 210_050, "int8": 65_840},
@@ -124,6 +125,7 @@ def fallback() -> dict[str, Any]:
     """Where full int8 did not pass the gate and the ladder was climbed."""
     report = full() | {"precision": "int8-float", "precision_note": "2 of 20 ops compute in float32: CONV_2D, ADD"}
     report["stages"][-1]["stage"] = "int8-float"
+    report["io"] = "float32"
     nothing = {"value": None, "drop": None, "bytes": None}
     tried = [
         {"precision": "int8-int16", "tensors": ["block3/conv"], **nothing, "skipped": "no kernel"},
@@ -137,7 +139,18 @@ def fallback() -> dict[str, Any]:
 def old() -> dict[str, Any]:
     """Schema 1 in its first form: no stages, flips, culprits or command, and no labels to judge by."""
     report = full()
-    for key in ("stages", "flips", "culprits", "quantising", "command", "distilled", "machine", "samples", "source"):
+    for key in (
+        "stages",
+        "flips",
+        "culprits",
+        "quantising",
+        "command",
+        "distilled",
+        "machine",
+        "samples",
+        "source",
+        "io",
+    ):
         del report[key]
     layers = [{key: one[key] for key in ("tensor", "op", "relative_rmse")} for one in report["layers"]]
     return report | {"schema_version": 1, "accuracy": None, "layers": layers, "gate": {"max_drop": None, "drop": None}}

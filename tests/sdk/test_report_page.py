@@ -187,6 +187,7 @@ def test_what_is_less_than_int8_says_so() -> None:
     text = Page(render(fallback())).text
     for words in (
         "A model in int8-float of 65.8 kB",
+        "int8-float, float32 in and out",
         "Not full integer: 2 of 20 ops compute in float32: CONV_2D, ADD",
         "int8-int16, 1 wider not possible: no kernel – – –",
         "int8-float, 2 wider 86.10 % 0.50 % 90.1 kB",
