@@ -18,6 +18,7 @@ from edgekd_converters.observe import Columns
 from edgekd_converters.ops.lazy import tf
 from edgekd_converters.program import Program, verify_program
 from edgekd_converters.quiet import import_tensorflow
+from edgekd_converters.teaching import lessons
 from edgekd_converters.trainable import EMBEDDING, LAST, Trainable
 
 _STATISTICS_SAMPLES = 2048
@@ -84,13 +85,15 @@ def recover(
     held = rows[: min(_HELD_OUT_MOST, int(_HELD_OUT * len(rows)))]
     trained = rows[len(held) :]
     fixed = [{name: column[part] for name, column in samples.items()} for part in _parts(trained, options.batch)]
-    trainable = Trainable(student, fixed)
-    step = _train_step(trainable, Program(teacher), options, labels is not None)
+    trainable, knowing = Trainable(student, fixed), Program(teacher)
+    passes = options.steps * options.batch // len(rows)
+    told = None if options.hints else lessons(knowing, samples, options.augment, options.batch, passes, rng)
+    step = _train_step(trainable, knowing, options, labels is not None)
     losses = []
     for number, part in enumerate(_shuffled(trained, options, rng), 1):
         batch = augment.apply({name: column[part] for name, column in samples.items()}, options.augment, rng)
         targets = labels[part] if labels is not None else np.zeros(len(part), np.int32)
-        losses.append(float(step(batch, targets)))
+        losses.append(float(step(batch, targets, told and [one[part] for one in told])))
         if not np.isfinite(losses[-1]):
             raise RecoverError(f"training diverged at step {number}; take a smaller --recover-learning-rate")
         on_step(f"step {number}, loss {np.mean(losses[-50:]):.4f}")
@@ -190,13 +193,14 @@ def _train_step(trainable: Trainable, teacher: Program, options: RecoverOptions,
     points = hint_points(trainable.graph, teacher.graph) if options.hints else []
 
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]
-    def step(feeds: dict[str, Any], targets: Any) -> Any:
-        wanted = teacher.run(feeds)
+    def step(feeds: dict[str, Any], targets: Any, told: list[Any] | None) -> Any:
+        shown = {} if told else teacher.run(feeds)
+        wanted = told or logits_of(teacher.graph, shown)
         with tf.GradientTape() as tape:
             values = trainable.run(feeds, training=True)
-            loss = _loss(trainable, teacher, values, wanted, targets if labelled else None, options)
+            loss = _loss(logits_of(trainable.graph, values), wanted, targets if labelled else None, options)
             if points:
-                loss += options.hints * hint_distance(points, values, wanted)
+                loss += options.hints * hint_distance(points, values, shown)
         gradients = trainable.masked(tape.gradient(loss, [one.value for one in trainable.variables]))
         optimizer.apply_gradients(zip(gradients, trainable.variables, strict=True))
         return loss
@@ -204,17 +208,9 @@ def _train_step(trainable: Trainable, teacher: Program, options: RecoverOptions,
     return step
 
 
-def _loss(
-    trainable: Trainable,
-    teacher: Program,
-    values: dict[int, Any],
-    wanted: dict[int, Any],
-    targets: Any,
-    options: RecoverOptions,
-) -> Any:
-    mine, its = logits_of(trainable.graph, values), logits_of(teacher.graph, wanted)
+def _loss(logits: list[Any], wanted: list[Any], targets: Any, options: RecoverOptions) -> Any:
     total = 0.0
-    for number, (left, right) in enumerate(zip(mine, its, strict=True)):
+    for number, (left, right) in enumerate(zip(logits, wanted, strict=True)):
         soft = distance(left, right, options.temperature)
         if number == 0 and targets is not None and len(left.shape) == 2:
             hard = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, left))

@@ -10,12 +10,14 @@ import pytest
 from tests.converters.zoo import graph, samples
 
 from edgekd_converters import augment
-from edgekd_converters.distance import hint_points
+from edgekd_converters.distance import hint_points, logits_of
 from edgekd_converters.divergence import divergence, run_columns
 from edgekd_converters.errors import RecoverError
 from edgekd_converters.graph import Graph
+from edgekd_converters.program import Program
 from edgekd_converters.prune import PruneOptions, plan_pruning, prune
 from edgekd_converters.recover import RecoverOptions, recover
+from edgekd_converters.teaching import lessons
 from edgekd_converters.trainable import Trainable
 
 Columns = dict[str, npt.NDArray[Any]]
@@ -164,3 +166,33 @@ def test_what_is_no_image_is_left_alone() -> None:
     got = augment.apply({"ids": ids, "x": images(4)}, ["flip", "crop"], np.random.default_rng(1))
     assert np.array_equal(got["ids"], ids)
     assert got["x"].dtype == np.float32
+
+
+# --- what the teacher says ---
+
+
+def test_without_changed_images_the_teacher_is_asked_once_and_exactly() -> None:
+    teacher, columns = Program(graph("resnet")), samples(graph("resnet"), 10, 1)
+    [told] = lessons(teacher, columns, (), 4, 3, np.random.default_rng(0)) or []
+    [asked] = logits_of(teacher.graph, teacher.run(columns))
+    np.testing.assert_allclose(told, asked, rtol=1e-5, atol=1e-5)
+
+
+def test_a_classifiers_word_on_changed_images_is_the_mean_over_them() -> None:
+    teacher, columns = Program(graph("resnet")), samples(graph("resnet"), 10, 1)
+    [told] = lessons(teacher, columns, ("flip", "crop"), 4, 3, np.random.default_rng(0)) or []
+    rng, views = np.random.default_rng(0), []
+    for kinds in ((), ("flip", "crop"), ("flip", "crop")):
+        parts = [{name: column[i : i + 4] for name, column in columns.items()} for i in (0, 4, 8)]
+        shown = [logits_of(teacher.graph, teacher.run(augment.apply(part, kinds, rng)))[0] for part in parts]
+        views.append(np.concatenate(shown))
+    np.testing.assert_allclose(told, np.mean(views, 0), rtol=1e-5, atol=1e-5)
+    assert np.abs(views[0] - views[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["conv_autoencoder", "multi_input_output", "unet_resize"])
+def test_what_is_no_vector_is_asked_in_every_step(name: str) -> None:
+    teacher, columns = Program(graph(name)), samples(graph(name), 4, 1)
+    if any(len(tensor.shape) != 2 for tensor in teacher.graph.results):
+        assert lessons(teacher, columns, (), 4, 1, np.random.default_rng(0)) is None
+    assert lessons(teacher, columns, ("flip",), 4, 1, np.random.default_rng(0)) is None
