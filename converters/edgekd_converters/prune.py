@@ -1,4 +1,4 @@
-"""Structured pruning: which channels leave, and the graph without them."""
+"""Structured pruning: which residual blocks and channels leave, and the graph without them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from edgekd_converters.blocks import Block, least_missed, residual_blocks, without
 from edgekd_converters.candidates import Candidate, candidates_of, macs, mask, saving
 from edgekd_converters.channels import Channels
 from edgekd_converters.cost import count_macs, count_parameters
@@ -29,6 +30,7 @@ class PruneOptions:
 
     ``multiple``: kept widths are multiples of it, which the board's kernels like; of 4 or less in groups too narrow.
     ``refit``: make up for what leaves by least squares, also while sensitivity is measured.
+    ``blocks``: so many residual blocks leave whole before channels do; None where nobody has decided, then none.
     """
 
     amount: float
@@ -37,6 +39,7 @@ class PruneOptions:
     multiple: int = 8
     refit: bool = True
     seed: int = 0
+    blocks: int | None = None
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,23 @@ class PlannedGroup:
 
 
 @dataclass(frozen=True)
-class PrunePlan:
-    """``kept``: ``(classes,) bool`` over the graph's channel classes. ``notes``: ops that channels cannot pass."""
+class PlannedBlock:
+    """A residual block of ``layers`` that leaves whole, ``macs`` with it; ``sensitivity`` as of a group."""
 
+    name: str
+    layers: tuple[str, ...]
+    macs: int
+    sensitivity: float
+
+
+@dataclass(frozen=True)
+class PrunePlan:
+    """``kept``: ``(classes,) bool`` over the channel classes of the graph without ``blocks``.
+
+    ``notes``: ops that channels cannot pass.
+    """
+
+    blocks: tuple[PlannedBlock, ...]
     groups: tuple[PlannedGroup, ...]
     macs_before: int
     macs_after: int
@@ -74,7 +91,10 @@ def plan_pruning(
     if options.importance not in IMPORTANCES:
         raise PruneError(f"importance {options.importance!r} is not one of {', '.join(IMPORTANCES)}")
     options, unmeasured = _measurable(graph, samples, options)
-    channels = channels_of(graph)
+    missed = least_missed(graph, samples, options.blocks or 0)
+    blocks = tuple(_leaving(block, rise) for block, rise in missed)
+    shallow = without(graph, [block for block, _ in missed])
+    channels = channels_of(shallow)
     scores = importance(channels, samples, options.importance, options.seed, advance)
     limit = (1 - options.amount) * count_macs(graph)
     candidates, multiple = _reaching(channels, scores, options, limit)
@@ -82,15 +102,16 @@ def plan_pruning(
     if options.uniform:
         widths = _uniform(channels, candidates, limit)
     else:
-        refitter = Refitter(channels, samples, options.seed) if options.refit else None
-        narrowed = narrow(channels, candidates, samples, limit, refitter, advance)
+        refitter = Refitter(channels, graph, samples, options.seed) if options.refit else None
+        narrowed = narrow(channels, graph, candidates, samples, limit, refitter, advance)
         widths, sensitivity = narrowed.widths, narrowed.sensitivity
     kept = mask(channels, candidates, widths)
     coarser = f"the channel multiple is {multiple}, not {options.multiple}, to reach {options.amount:.0%}"
     return PrunePlan(
+        blocks=blocks,
         groups=tuple(_planned(channels, *one) for one in zip(candidates, widths, sensitivity, strict=True)),
         macs_before=count_macs(graph),
-        macs_after=macs(channels, graph.main, kept),
+        macs_after=macs(channels, shallow.main, kept),
         parameters_before=count_parameters(graph),
         parameters_after=count_parameters(remove(channels, kept)),
         notes=(*channels.notes, *unmeasured, *([coarser] if multiple < options.multiple else [])),
@@ -101,9 +122,10 @@ def plan_pruning(
 def prune(graph: Graph, plan: PrunePlan, samples: Columns, options: PruneOptions) -> Graph:
     """The graph that the plan describes; with ``options.refit`` its weights make up for what has left."""
     options, _ = _measurable(graph, samples, options)
-    channels = channels_of(graph)
+    gone = {block.name for block in plan.blocks}
+    channels = channels_of(without(graph, [block for block in residual_blocks(graph) if block.name in gone]))
     slim = remove(channels, plan.kept)
-    return Refitter(channels, samples, options.seed)(slim, plan.kept) if options.refit else slim
+    return Refitter(channels, graph, samples, options.seed)(slim, plan.kept) if options.refit else slim
 
 
 def _measurable(graph: Graph, samples: Columns, options: PruneOptions) -> tuple[PruneOptions, list[str]]:
@@ -161,6 +183,11 @@ def _planned(channels: Channels, one: Candidate, width: int, sensitivity: float 
         macs=saving(channels, one, keep_all(channels), width),
         sensitivity=sensitivity,
     )
+
+
+def _leaving(block: Block, rise: float) -> PlannedBlock:
+    layers = tuple(f"{op.name} {op.outputs[0].name}" for op in block.ops if _has_weights(op))
+    return PlannedBlock(block.name, layers, block.macs, rise)
 
 
 def _has_weights(op: Op) -> bool:

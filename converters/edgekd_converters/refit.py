@@ -33,9 +33,12 @@ Rows = npt.NDArray[np.float32]
 
 
 class Refitter:
-    """Refits graphs pruned from one original, on the same samples; what the original gives is computed once."""
+    """Refits graphs pruned from one original, on the same samples; what the original gives is computed once.
 
-    def __init__(self, channels: Channels, samples: Columns, seed: int) -> None:
+    ``channels`` are those of the graph that channels leave from: the original, or the original without some blocks.
+    """
+
+    def __init__(self, channels: Channels, original: Graph, samples: Columns, seed: int) -> None:
         rng = np.random.default_rng(seed)
         count = int(np.clip(_MACS // max(1, count_macs(channels.graph)), _MIN_SAMPLES, _MAX_SAMPLES))
         count = min(count, len(next(iter(samples.values()))))
@@ -45,7 +48,15 @@ class Refitter:
             for start in range(0, count, _BATCH)
         ]
         self._wanted: dict[int, list[tuple[npt.NDArray[np.int64], Rows]]] = {}
-        program = Program(channels.graph)
+        place = {op.outputs[0].name: op.index for op in channels.graph.main if op.outputs}
+        self._place = {op.index: place[op.outputs[0].name] for op in original.main if op.outputs[0].name in place}
+        self._moved = {
+            self._place[op.index]
+            for op in original.main
+            if op.index in self._place
+            and op.inputs[0].name != channels.graph.main[self._place[op.index]].inputs[0].name
+        }
+        program = Program(original)
         for feed in self._feeds:
             program.run(feed, after=lambda op, outputs: self._take(op, outputs, rng))
 
@@ -55,19 +66,20 @@ class Refitter:
         Its ops are those of the original, and what it computes may already have been refitted.
         """
         for op in slim.main:
-            if op.index in self._wanted and (only is None or op.index in only) and self._has_lost_inputs(op, kept):
+            lost = op.index in self._moved or self._has_lost_inputs(op, kept)
+            if op.index in self._wanted and (only is None or op.index in only) and lost:
                 solved = self._solve(slim, op, kept)
                 slim = slim.edited({}, {}, {(op.index, slot): value for slot, value in solved.items()})
         return slim
 
     def _take(self, op: Op, outputs: list[Any], rng: np.random.Generator) -> list[Any]:
         """Keep the original's values, before activation, at some positions of a layer that can be refitted."""
-        if _is_solvable(op):
+        if _is_solvable(op) and op.index in self._place:
             rows = np.asarray(outputs[0]).reshape(-1, outputs[0].shape[-1])
             features = int(np.prod(op.inputs[1].shape[1:]))
             most = max(256, _ROWS_PER_FEATURE * features // len(self._feeds))
             chosen = np.sort(rng.permutation(len(rows))[:most])
-            self._wanted.setdefault(op.index, []).append((chosen, rows[chosen]))
+            self._wanted.setdefault(self._place[op.index], []).append((chosen, rows[chosen]))
         return outputs
 
     def _has_lost_inputs(self, op: Op, kept: Mask) -> bool:

@@ -29,14 +29,22 @@ class Draft:
         self._names = {tensor.name for tensor in graph.tensors}
         self._stem = ""
         self._changed = False
+        self._instead: dict[int, int] = {}
 
     def begin(self, op: Op) -> None:
         """What comes now stands for this op; new tensors are named after it."""
         self._stem = op.outputs[0].name if op.outputs else op.name
 
     def keep(self, op: Op) -> None:
-        """The op as it was."""
-        self._main.operators.append(self._old[op.index])
+        """The op as it was, but for what has been passed on."""
+        kept = self._old[op.index]
+        kept.inputs = np.array([self._instead.get(k, k) for k in _indices(kept, "inputs")], np.int32)
+        self._main.operators.append(kept)
+
+    def pass_on(self, old: int, new: int) -> None:
+        """What reads the tensor ``old`` from now on reads ``new``."""
+        self._instead[old] = self._instead.get(new, new)
+        self._changed = True
 
     def constant(self, value: npt.NDArray[Any]) -> int:
         """A new constant, float32 or int32."""
@@ -75,7 +83,8 @@ class Draft:
         """An op that makes tensors which are already there."""
         op = schema.OperatorT()
         op.opcodeIndex = self._opcode(getattr(schema.BuiltinOperator, name))
-        op.inputs, op.outputs = np.array(inputs, np.int32), np.array(outputs, np.int32)
+        op.inputs = np.array([self._instead.get(k, k) for k in inputs], np.int32)
+        op.outputs = np.array(outputs, np.int32)
         if options is not None:
             op.builtinOptions = options
             op.builtinOptionsType = getattr(schema.BuiltinOptions, type(options).__name__.removesuffix("T"))

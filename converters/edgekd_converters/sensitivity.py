@@ -49,16 +49,20 @@ class _Step:
 
 def narrow(
     channels: Channels,
+    original: Graph,
     candidates: Sequence[Candidate],
     samples: Columns,
     limit: float,
     refitter: Refitter | None,
     advance: Callable[[str], None],
 ) -> Narrowed:
-    """Widths that bring the multiply-accumulates down to ``limit``, or as far as they go."""
+    """Widths that bring the multiply-accumulates down to ``limit``, or as far as they go.
+
+    ``original``: the graph whose outputs are to be kept; that of ``channels``, or what blocks have left it from.
+    """
     count = min(_SAMPLES, max(32, _MACS // max(1, count_macs(channels.graph))))
     probe = {name: column[:count] for name, column in samples.items()}
-    original = run_columns(channels.graph, probe)
+    wanted = run_columns(original, probe)
     at = [0] * len(candidates)
     rises = [0.0] * len(candidates)
     total = macs(channels, channels.graph.main, keep_all(channels))
@@ -66,12 +70,12 @@ def narrow(
         kept = mask(channels, candidates, [one.widths[k] for one, k in zip(candidates, at, strict=True)])
         now = remove(channels, kept)
         now = refitter(now, kept) if refitter else now
-        trial = _Trial(channels, now, kept, probe, original, refitter)
+        trial = _Trial(channels, now, kept, probe, wanted, refitter)
         steps = []
         for i, one in enumerate(candidates):
             if at[i] + 1 < len(one.widths) and (step := trial.step(i, one, one.widths[at[i] + 1])):
                 steps.append(step)
-            advance(f"sensitivity, {1 - total / count_macs(channels.graph):.0%} removed, group {i + 1}")
+            advance(f"sensitivity, {1 - total / count_macs(original):.0%} removed, group {i + 1}")
         if not steps:
             break
         goal = max(limit, (1 - _ROUND) * total)

@@ -130,7 +130,7 @@ def test_refit_makes_up_for_what_left(name: str) -> None:
     channels = channels_of(original)
     plan = plan_pruning(original, columns, PruneOptions(0.3, uniform=True))
     slim = remove(channels, plan.kept)
-    refitted = Refitter(channels, columns, 0)(slim, plan.kept)
+    refitted = Refitter(channels, original, columns, 0)(slim, plan.kept)
     wanted = run_columns(original, unseen)
     assert divergence(wanted, run_columns(refitted, unseen)) < 0.8 * divergence(wanted, run_columns(slim, unseen))
 
