@@ -26,7 +26,7 @@ from edgekd.report import SCHEMA_VERSION
 from edgekd.report.describe import describe_origin, describe_samples, describe_source, describe_stages
 from edgekd.report.page import render
 from edgekd.report.read import PAGE, RANGES, REPORT
-from edgekd.shrink import shrink
+from edgekd.shrink import decide, shrink
 from edgekd.stages import Stages
 from edgekd.verify import open_graph, run_graph, side_by_side
 from edgekd.versions import machine, versions
@@ -140,8 +140,10 @@ def plan(options: ConvertOptions, prune: PruneOptions, stages: Stages | None = N
     """What :func:`convert` would remove in a single round; writes nothing. Raises as it does."""
     stages = stages or Stages(quiet=True)
     source = open_source(options, stages)
+    teacher = open_teacher(options, source.student, source.graph, stages)
     with stages.stage("plan") as step:
-        return plan_pruning(source.graph, source.data.samples, prune, step.advance)
+        cut = decide(source.graph, teacher, source.data, prune, 1, options, step)
+        return plan_pruning(source.graph, source.data.samples, cut, step.advance)
 
 
 def _bundle(

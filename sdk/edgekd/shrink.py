@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 
 from edgekd.inputs import Inputs
 from edgekd.options import ConvertOptions
-from edgekd.stages import Stages
+from edgekd.stages import Stages, Step
 from edgekd_converters.cost import count_macs
 from edgekd_converters.graph import Graph
 from edgekd_converters.prune import PruneOptions, PrunePlan, plan_pruning, prune
 from edgekd_converters.recover import Recovered, RecoverOptions, recover
+from edgekd_converters.trial import decide_blocks
 
 _LEAST_AMOUNT = 1e-3
 _SEEDS = 2**32
@@ -34,6 +35,7 @@ def shrink(graph: Graph, teacher: Graph, data: Inputs, options: ConvertOptions, 
         of_rounds = f" {number} of {options.prune_rounds}" if options.prune_rounds > 1 else ""
         if options.prune and (cut := _cut(graph, made[-1].graph, options.prune, number, options)):
             with stages.stage(f"prune{of_rounds}") as step:
+                cut = decide(made[-1].graph, teacher, data, cut, number, options, step)
                 plan = plan_pruning(made[-1].graph, data.samples, cut, step.advance)
                 made.append(Snapshot("pruned", prune(made[-1].graph, plan, data.samples, cut), number, plan))
         if options.recover and data.training is not None:
@@ -42,6 +44,16 @@ def shrink(graph: Graph, teacher: Graph, data: Inputs, options: ConvertOptions, 
                 result = recover(made[-1].graph, teacher, data.training, share, data.labels, step.advance)
                 made.append(Snapshot("recovered", result.graph, number, recovered=result))
     return made
+
+
+def decide(
+    graph: Graph, teacher: Graph, data: Inputs, cut: PruneOptions, number: int, options: ConvertOptions, step: Step
+) -> PruneOptions:
+    """``cut`` with the number of residual blocks that leave whole; none where nothing is trained after it."""
+    if options.recover is None or data.training is None:
+        return replace(cut, blocks=cut.blocks or 0)
+    share = _share(options.recover, number, options)
+    return decide_blocks(graph, teacher, data.samples, cut, data.training, data.labels, share, step.advance)
 
 
 def _cut(

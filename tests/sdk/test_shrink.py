@@ -156,6 +156,28 @@ def test_options_reach_the_pruner(convert: Convert, monkeypatch: pytest.MonkeyPa
     assert all(group["sensitivity"] is None for group in plan["groups"])
 
 
+def test_blocks_leave_whole(convert: Convert) -> None:
+    report = convert("--prune", 0.3, "--prune-blocks", 1)
+    loaded, pruned, _ = report["stages"]
+    ((block,), groups) = (pruned["plan"][key] for key in ("blocks", "groups"))
+    assert len(block["layers"]) == 2
+    assert {group["before"] for group in groups} <= {16, 32}
+    assert pruned["macs"] <= loaded["macs"] - block["macs"]
+
+
+def test_a_dry_run_tries_blocks_as_the_conversion_will(convert: Convert, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+    real = shrink.decide_blocks
+
+    def spy(*arguments: Any) -> Any:
+        tried.append(real(*arguments))
+        return tried[-1]
+
+    monkeypatch.setattr(shrink, "decide_blocks", spy)
+    plan = convert("--prune", 0.3, "--recover-steps", 1000, "--recover-batch", 32, "--dry-run")
+    assert [one.blocks for one in tried] == [len(plan["blocks"])]
+
+
 def test_a_seed_makes_it_repeat(convert: Convert, tmp_path: Path) -> None:
     options = ["--prune", 0.4, "--recover-steps", 8, "--augment", "flip, crop"]
     for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
@@ -248,7 +270,7 @@ class TestDryRun:
         assert (plan["edgekd"], plan["schema_version"], plan["amount"]) == ("prune plan", 2, 0.5)
         assert not (tmp_path / "dry").exists()
         assert convert("--prune", 0.5)["stages"][1]["plan"] == {
-            key: plan[key] for key in ("groups", "macs", "parameters", "notes")
+            key: plan[key] for key in ("blocks", "groups", "macs", "parameters", "notes")
         }
         saved = [group["macs"] for group in plan["groups"] if group["after"] < group["before"]]
         assert min(saved) > 0
@@ -283,6 +305,7 @@ def test_more_than_there_is_cannot_leave(fails: Fails, pictures: Any, tmp_path: 
     [
         (["--prune-uniform"], "--prune-uniform needs --prune"),
         (["--importance", "taylor"], "--importance needs --prune"),
+        (["--prune-blocks", "auto"], "--prune-blocks needs --prune"),
         (["--prune-rounds", 2], "--prune-rounds needs --prune"),
         (["--no-refit"], "--no-refit needs --prune"),
         (["--channel-multiple", 8], "--channel-multiple needs --prune"),
@@ -317,6 +340,8 @@ def test_options_that_would_do_nothing(
         ["--prune", "nan"],
         ["--prune", "half"],
         ["--prune", 0.5, "--prune-rounds", 0],
+        ["--prune", 0.5, "--prune-blocks", "-1"],
+        ["--prune", 0.5, "--prune-blocks", "some"],
         ["--prune", 0.5, "--importance", "luck"],
         ["--prune", 0.5, "--channel-multiple", 0],
         ["--recover-steps", 0],

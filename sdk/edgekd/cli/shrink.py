@@ -25,11 +25,28 @@ def _augmentations(context: click.Context, option: click.Parameter, value: str |
     return names
 
 
+def _blocks(context: click.Context, option: click.Parameter, value: str) -> int | None:
+    """None for ``auto``."""
+    if value == "auto":
+        return None
+    if not value.isdecimal() or len(value) > 4:
+        raise click.BadParameter(f"{value!r} is neither a whole number nor 'auto'.")
+    return int(value)
+
+
 _PRUNING = (
     click.option(
         "--prune",
         type=common.FiniteRange(0, 1, min_open=True, max_open=True),
-        help="Remove this share of the multiply-accumulates, e.g. 0.5, by whole channels.",
+        help="Remove this share of the multiply-accumulates, e.g. 0.5, by whole channels and residual blocks.",
+    ),
+    click.option(
+        "--prune-blocks",
+        callback=_blocks,
+        default="auto",
+        show_default=True,
+        metavar="N",
+        help="So many residual blocks leave whole; auto: as many as short trainings tell, before --recover-steps.",
     ),
     click.option(
         "--prune-uniform", is_flag=True, help="Narrow every layer alike instead of by sensitivity, for comparison."
@@ -107,7 +124,7 @@ _RECOVERY = (
 )
 # Without the option on the left, those on the right would do nothing.
 _NEEDS = {
-    "prune": ("prune_uniform", "importance", "prune_rounds", "no_refit", "channel_multiple", "dry_run"),
+    "prune": ("prune_blocks", "prune_uniform", "importance", "prune_rounds", "no_refit", "channel_multiple", "dry_run"),
     "recover_steps": (
         "teacher",
         "recover_batch",
@@ -150,6 +167,7 @@ def prune_options(given: dict[str, Any], seed: int) -> PruneOptions | None:
         multiple=given["channel_multiple"],
         refit=not given["no_refit"],
         seed=seed,
+        blocks=given["prune_blocks"],
     )
 
 

@@ -21,6 +21,7 @@ from edgekd_converters.prune import PrunePlan
 def describe_plan(plan: PrunePlan) -> dict[str, Any]:
     """A pruning plan for machines."""
     return {
+        "blocks": [{**asdict(one), "layers": list(one.layers)} for one in plan.blocks],
         "groups": [
             {
                 "name": group.name,

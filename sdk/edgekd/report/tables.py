@@ -11,8 +11,12 @@ from edgekd_converters.prune import PrunePlan
 
 def plan_table(plan: PrunePlan) -> tuple[list[str], list[tuple[str, ...]]]:
     """A pruning plan for people: headings and rows, the last row the sum."""
-    headings = ["group", "layers", "channels", "MACs saved", "sensitivity"]
+    headings = ["block or group", "layers", "channels", "MACs saved", "sensitivity"]
     rows: list[tuple[str, ...]] = [
+        (_short(one.name), "\n".join(map(_short, one.layers)), "all", f"{one.macs:,}", f"{one.sensitivity:.3g}")
+        for one in plan.blocks
+    ]
+    rows += [
         (
             _short(group.name),
             "\n".join(map(_short, group.layers)),
