@@ -29,12 +29,13 @@ from edgekd_converters.observe import Columns, feeds
 from edgekd_converters.prune import PruneOptions, PrunePlan, plan_pruning, prune
 from edgekd_converters.quantize import quantize_int8
 from edgekd_converters.recover import RecoverOptions, recover
+from edgekd_converters.trial import decide_blocks
 from edgekd_runtime import atomic
 
 CALIBRATION = 500
 _HEARTBEAT = 1000
 _FILES = (
-    "import sys, edgekd_converters.prune, edgekd_converters.recover; "
+    "import sys, edgekd_converters.trial; "
     "print(*(one.__file__ for name, one in sys.modules.items() if name.startswith('edgekd_converters')), sep='\\n')"
 )
 
@@ -102,14 +103,18 @@ def _shrunk(original: Graph, job: Job, data: Data) -> tuple[Graph, dict[str, Any
     """The float graph, and how it came about."""
     seconds: dict[str, float] = {}
     graph, made = original, dict[str, Any]()
+    labels = data.train_labels if job.labelled else None
     if job.prune:
+        cut, note = job.prune, _Heartbeat(job.name)
+        if job.recover:
+            with _timed(seconds, "trials"):
+                cut = decide_blocks(original, original, data.train, cut, data.train, labels, job.recover, note)
         with _timed(seconds, "plan"):
-            plan = plan_pruning(original, data.train, job.prune)
+            plan = plan_pruning(original, data.train, cut)
         with _timed(seconds, "prune"):
-            graph = prune(original, plan, data.train, job.prune)
+            graph = prune(original, plan, data.train, cut)
         made["plan"] = _describe(plan)
     if job.recover:
-        labels = data.train_labels if job.labelled else None
         with _timed(seconds, "recover"):
             recovered = recover(graph, original, data.train, job.recover, labels, _Heartbeat(job.name))
         graph = recovered.graph
@@ -124,7 +129,7 @@ def top1(graph: Graph, data: Data) -> float:
 
 def _describe(plan: PrunePlan) -> dict[str, Any]:
     widths = [f"{group.before} → {group.after}  {group.name}" for group in plan.groups]
-    return {"widths": widths, "notes": list(plan.notes)}
+    return {"blocks": [block.name for block in plan.blocks], "widths": widths, "notes": list(plan.notes)}
 
 
 def _settings(job: Job) -> dict[str, Any]:
