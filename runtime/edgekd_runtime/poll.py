@@ -4,7 +4,8 @@ Putting a process to sleep and waking it costs tens of microseconds, more than a
 requests come closer together than a short window, the loop looks for the next one without sleeping; one window without
 a request, and it sleeps as usual. Linux does the same for network devices (``net.core.busy_poll``) and for idle virtual
 processors (``halt_poll_ns``). An idle server costs nothing, and on a single core, where polling would take the client's
-time, there is none.
+time, there is none. A window in vain is followed by a rest without polling: where other work keeps the cores busy, the
+loop may hold the very core that its client is waiting for, and every window would be in vain.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 DEFAULT_WINDOW_US = 200
+_REST_S = 0.01
 
 
 class Loop(Protocol):
@@ -34,7 +36,7 @@ class BusyPoll:
         self._clock = clock
         self._last_answer = float("-inf")
         self._soon = False
-        self._until = 0.0
+        self._until = self._rests_until = 0.0
         self._polls = False
 
     def asked(self) -> None:
@@ -44,7 +46,7 @@ class BusyPoll:
     def answered(self, loop: Loop) -> None:
         """What was asked last has been answered."""
         self._last_answer = now = self._clock()
-        if self._soon:
+        if self._soon and now >= self._rests_until:
             self._until = now + self._window_s
             if not self._polls:
                 self._polls = True
@@ -52,6 +54,9 @@ class BusyPoll:
 
     def _poll(self, loop: Loop) -> None:
         # A loop with something to call soon asks its sockets without waiting for them.
-        self._polls = self._clock() < self._until
+        now = self._clock()
+        self._polls = now < self._until
         if self._polls:
             loop.call_soon(self._poll, loop)
+        else:
+            self._rests_until = now + _REST_S

@@ -72,6 +72,19 @@ def test_a_client_that_takes_its_time_is_not_waited_for() -> None:
         assert not machine.awake
 
 
+def test_after_a_window_in_vain_it_rests() -> None:
+    machine = Machine()
+    machine.answer()
+    machine.answer(after_us=50)
+    machine.turn(after_us=WINDOW_US * 1.1)
+    for _ in range(5):
+        machine.answer(after_us=50)
+        assert not machine.awake
+    machine.answer(after_us=10_000)
+    machine.answer(after_us=50)
+    assert machine.awake
+
+
 @pytest.mark.parametrize("machine", [Machine(cores=1), Machine(window_us=0)], ids=["one core", "switched off"])
 def test_where_there_is_to_be_none(machine: Machine) -> None:
     for _ in range(5):
