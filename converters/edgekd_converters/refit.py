@@ -66,8 +66,8 @@ class Refitter:
         Its ops are those of the original, and what it computes may already have been refitted.
         """
         for op in slim.main:
-            lost = op.index in self._moved or self._has_lost_inputs(op, kept)
-            if op.index in self._wanted and (only is None or op.index in only) and lost:
+            chosen = op.index in self._wanted and (only is None or op.index in only)
+            if chosen and (op.index in self._moved or self._has_lost_inputs(op, kept)):
                 solved = self._solve(slim, op, kept)
                 slim = slim.edited({}, {}, {(op.index, slot): value for slot, value in solved.items()})
         return slim
