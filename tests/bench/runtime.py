@@ -7,6 +7,7 @@ the first time (1 GB, some minutes more); what cannot be had is left out with a 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from statistics import mean
@@ -54,6 +55,7 @@ def main() -> None:
     finish("runtime", {"unit": "us", "models": results, "met": met}, rows, HEADINGS)
     for what, (figure, wanted, is_met) in met.items():
         print(f"{'met   ' if is_met else 'MISSED'} {what}: {figure:.2f}, asked {wanted}")
+    sys.exit(0 if all(is_met for _, _, is_met in met.values()) else 1)
 
 
 def measure(model: Served, peers: list[Peer], options: argparse.Namespace) -> dict[str, Any]:
