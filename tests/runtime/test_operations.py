@@ -130,6 +130,28 @@ def test_sigterm_under_load_fails_nobody(server: Server) -> None:
     assert load.failures == []
 
 
+@pytest.mark.parametrize("without", [(), ("httptools", "uvloop")], ids=["installed", "pure-python"])
+def test_what_is_being_answered_when_the_end_comes_is_answered(
+    folder: Path, tmp_path: Path, without: tuple[str, ...]
+) -> None:
+    slow = (
+        "import time, edgekd_runtime.pool as p; real = p.Pool.invoke; "
+        "p.Pool.invoke = lambda self, arrays: (time.sleep(0.25), real(self, arrays))[1]"
+    )
+    server = Server(tmp_path / "log", folder / "dense.edgekd", "--port", "0", without=without, first=slow)
+    clients = [server.connection() for _ in range(5)]  # one is answered, four wait: more than the drain's last call
+    for client in clients:
+        client.request("POST", "/v2/models/dense/infer", BODY)
+    wait_for(lambda: b'edgekd_queue_depth{model="dense"} 4' in get(server, "/metrics")[1])
+    server.process.send_signal(signal.SIGTERM)
+    for client in clients:
+        response = client.getresponse()
+        assert (response.status, response.headers["connection"]) == (200, "close")
+        assert response.read()
+        client.close()
+    assert server.stop() == 0
+
+
 def test_health_and_metrics(server: Server) -> None:
     for path in ("/healthz", "/v2/health/ready"):
         assert get(server, path) == (200, {"ready": True})
