@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Sequence
 from functools import partial
@@ -28,6 +29,7 @@ from edgekd_runtime.poll import DEFAULT_WINDOW_US
 from edgekd_runtime.signing import trust
 
 _MAX_TEXT_BODY, _MAX_FILE_BODY = 1 << 20, 16 << 20
+_JSON_BYTES, _USUAL_ROWS = 20, 4  # of a float32 written as a double, as most languages write it; of a small batch
 
 
 @click.command()
@@ -51,7 +53,7 @@ _MAX_TEXT_BODY, _MAX_FILE_BODY = 1 << 20, 16 << 20
     "--max-body",
     type=click.IntRange(1),
     metavar="BYTES",
-    help="Largest request body. [default: 1 MiB; 16 MiB where files are sent]",
+    help="Largest request body. [default: 1 MiB; 16 MiB for files or large tensors]",
 )
 @click.option(
     "--max-connections",
@@ -197,6 +199,7 @@ def _announce(engines: Sequence[Engine], where: Sequence[str], log_format: str) 
 
 
 def _usual_body(engines: dict[str, Engine], model_dir: Path | None) -> int:
-    """Texts are small; files are not, and nobody knows what a folder will hold."""
+    """Texts are small; files and large tensors are not, and nobody knows what a folder will hold."""
     files = model_dir is not None or any(engine.takes in ("image", "audio") for engine in engines.values())
-    return _MAX_FILE_BODY if files else _MAX_TEXT_BODY
+    values = max((sum(math.prod(spec.shape) for spec in engine.inputs) for engine in engines.values()), default=0)
+    return _MAX_FILE_BODY if files or values * _JSON_BYTES * _USUAL_ROWS > _MAX_TEXT_BODY else _MAX_TEXT_BODY

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from tests.device.test_serve import Server, complaints
+from tests.runtime.conftest import TinyModel
 
 from edgekd_runtime.bundle import Bundle
 from edgekd_runtime.client import Client, ClientError
@@ -38,6 +40,15 @@ def server(int8_dense: bytes, bundle_path: Path, tmp_path_factory: pytest.TempPa
 @pytest.fixture(scope="module")
 def folder(server: Server) -> Path:
     return server._log.parent
+
+
+@pytest.fixture
+def large() -> Bundle:
+    """y = max(x, 0) of an image of 224 × 224."""
+    model = TinyModel()
+    x, y = (model.tensor(name, (1, 224, 224, 3), schema.TensorType.FLOAT32) for name in ("x", "y"))
+    built = model.build(schema.BuiltinOperator.RELU, 1, schema.BuiltinOptions.NONE, None, [x], y, 1)
+    return Bundle("large", built, "float32", {"x": "x"}, {"y": "y"})
 
 
 # --- tritonclient ---
@@ -170,3 +181,16 @@ def test_our_client(server: Server, folder: Path, engine: Engine, transport: str
         assert client.classify(TEXT).label == engine.classify(TEXT).label  # now the only one
         client.load("dense")
         np.testing.assert_array_equal(client.predict(X, model="dense"), Y)
+
+
+def test_large_tensors_need_no_option(large: Bundle, tmp_path: Path) -> None:
+    """224 × 224 × 3 in JSON are 3 MB."""
+    large.save(tmp_path / "large.edgekd")
+    server = Server(tmp_path / "log", tmp_path / "large.edgekd", "--port", "0")
+    triton = http.InferenceServerClient(f"127.0.0.1:{server.port}")
+    x = np.random.default_rng(0).normal(size=(1, 224, 224, 3)).astype(np.float32)
+    for binary in (True, False):
+        found = triton.infer("large", [tensor("x", x, "FP32", binary=binary)])
+        np.testing.assert_array_equal(found.as_numpy("y"), np.maximum(x, 0))
+    triton.close()
+    assert server.stop() == 0

@@ -274,6 +274,12 @@ def test_no_descriptors_left_is_waited_out(server: Live, monkeypatch: pytest.Mon
     client.close()
 
 
+def test_heads_that_never_come_again_take_no_memory(server: Live, client: socket.socket) -> None:
+    for k in range(600):
+        assert ask(client, "/v2/health/live", b"", f"x: {k}", method="GET").status == 200
+    assert len(server.ipc._heads) <= 256
+
+
 def test_a_claimed_size_takes_no_memory(server: Live) -> None:
     clients = [ipc_client(server) for _ in range(20)]
     try:
