@@ -67,8 +67,8 @@ class Attempt:
 class Ladder:
     """What every rung needs: the float graph with its ranges, and how a result is judged.
 
-    ``float_ends``: results take and give reals.
     ``before``: the loaded model's score first, the last float model's last. ``reference``: the loaded model's run.
+    ``float_ends``: results take and give reals.
     """
 
     graph: Graph

@@ -72,23 +72,30 @@ def convert(options: ConvertOptions, stages: Stages | None = None) -> ConvertRes
         int8_graph = with_float_ends(int8_graph)
     with stages.stage("verify"):
         runs = side_by_side([*(step.graph for step in made[:-1]), float_graph, int8_graph], data.judged)
-        truth = data.truth
-        scores = [score(run.outputs, truth, runs[0].outputs) for run in runs]
+        scores = [score(run.outputs, data.truth, runs[0].outputs) for run in runs]
     with stages.stage("look into layers") as step:
         layers = layer_errors(float_graph, int8_graph, some_rows(data.judged, float_graph))
         culprits = find_culprits(float_graph, int8_graph, data.judged, layers, step.advance)
     with stages.stage("gate") as step:
         verdict = judge(options.metric, options.max_drop, scores)
         ladder = Ladder(
-            *(float_graph, made_int8.ranges, culprits, data.judged, truth, runs[0], scores[:-1]),
-            *(verdict.metric, options.max_drop, float_ends),
+            graph=float_graph,
+            ranges=made_int8.ranges,
+            culprits=culprits,
+            columns=data.judged,
+            truth=data.truth,
+            reference=runs[0],
+            before=scores[:-1],
+            metric=verdict.metric,
+            max_drop=options.max_drop,
+            float_ends=float_ends,
         )
         int8 = full_integer(int8_graph, runs[-1], scores[-1], verdict, float_ends=float_ends)
         result, tried = settle(
             int8, ladder, fallback=options.allow_fallback, shrunk=len(scores) > 2, advance=step.advance
         )
         runs[-1], scores[-1] = result.run, result.score
-        quantised = score(result.run.outputs, truth, runs[-2].outputs)
+        quantised = score(result.run.outputs, data.truth, runs[-2].outputs)
         flips = None
         if quantised.agreement is not None:
             before, after = (run.outputs.argmax(1) for run in runs[-2:])
