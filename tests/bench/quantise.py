@@ -1,0 +1,191 @@
+"""``make bench-quantise``: int8 by TensorFlow's converter, by ai-edge-quantizer's defaults and by ours, side by side.
+
+Same float model, same 1,000 calibration samples, all test samples. Models are trained once and kept, as is every
+finished model's result: the benchmark can be ended and started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_quantizer import quantizer, recipe
+
+from common import RESULTS, digest, finish
+from edgekd.versions import versions
+from edgekd_converters.condition import condition
+from edgekd_converters.divergence import run_columns
+from edgekd_converters.graph import Graph, Tensor, read_graph, write_model
+from edgekd_converters.observe import Columns, feeds
+from edgekd_converters.optimise import Quantized, QuantizeOptions, make_int8
+from edgekd_converters.qat import QatOptions
+from edgekd_converters.quiet import import_tensorflow, quiet
+from edgekd_runtime import atomic
+from quantise_models import SUBJECTS, Subject
+
+_WORST, _FROM_FLOAT = 0.001, 0.003
+_KEY = "serving_default"
+_WAYS = ("float", "TFLiteConverter", "ai-edge-quantizer", "ours", "ours, trained")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", default=list(SUBJECTS), type=lambda text: text.split(","))
+    parser.add_argument("--qat-steps", type=int, default=200)
+    parser.add_argument("--finished", action="store_true", help="report what is finished, do no more")
+    options = parser.parse_args()
+    if unknown := set(options.models) - set(SUBJECTS):
+        parser.error(f"--models: {sorted(unknown)[0]!r} is not one of {', '.join(SUBJECTS)}")
+    import_tensorflow()
+    records = {}
+    for key in options.models:
+        path = RESULTS / "quantise" / f"{key}.json"
+        if not path.is_file() and not options.finished:
+            record = measure(SUBJECTS[key](), options.qat_steps)
+            atomic.write_bytes(path, json.dumps(record, indent=1).encode())
+        if path.is_file():
+            records[key] = json.loads(path.read_text("utf-8"))
+            print(key, records[key]["scores"], flush=True)
+    if not records:
+        sys.exit("nothing is finished")
+    met = {key: verdict(record) for key, record in records.items()}
+    rows = [
+        (record["model"], *(shown(record, way) for way in _WAYS), ", ".join(record["kept"]), met[key])
+        for key, record in records.items()
+    ]
+    result = {"models": records, "met": met, "code": digest(Path(__file__).parent.glob("quantise*.py"))}
+    finish("quantise", result, rows, ("", *_WAYS, "kept", "asked"))
+    sys.exit(0 if all(answer == "met" for answer in met.values()) else 1)
+
+
+def measure(subject: Subject, qat_steps: int) -> dict[str, Any]:
+    """Scores of all ways; a way that fails has its reason instead."""
+    scores: dict[str, float] = {"float": score(subject.graph, subject)}
+    failures: dict[str, str] = {}
+    made: dict[str, Quantized] = {}
+
+    def ours(name: str, options: QuantizeOptions) -> Graph:
+        made[name] = make_int8(condition(subject.graph), subject.samples, options)
+        return made[name].int8_graph
+
+    ways: dict[str, Callable[[], Graph]] = {
+        "TFLiteConverter": lambda: by_tensorflow(subject),
+        "ai-edge-quantizer": lambda: by_quantizer(subject.graph, subject.samples),
+        "ours": lambda: ours("ours", QuantizeOptions()),
+        "ours, trained": lambda: ours("ours, trained", QuantizeOptions(qat=QatOptions(qat_steps))),
+    }
+    sizes = {"float": len(subject.graph.content)}
+    for name, way in ways.items():
+        try:
+            graph = way()
+            scores[name], sizes[name] = score(graph, subject), len(graph.content)
+        except Exception as error:  # whatever another quantiser raises is its result
+            failures[name] = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        print(subject.name, name, scores.get(name, failures.get(name)), flush=True)
+    return {
+        "model": subject.name,
+        "metric": "top-1" if subject.labels is not None else "relative mean square error",
+        "scores": scores,
+        "failures": failures,
+        "bytes": sizes,
+        "kept": list(made["ours"].kept) if "ours" in made else [],
+        "attempts": [vars(one) for one in made["ours, trained"].attempts] if "ours, trained" in made else [],
+        "test_samples": len(next(iter(subject.test.values()))),
+        "qat_steps": qat_steps,
+        "versions": versions(),
+    }
+
+
+def score(graph: Graph, subject: Subject) -> float:
+    """Top-1 on the test samples; of an autoencoder the squared error over the variance of what it was given."""
+    (got,) = run_columns(graph, _named_as(graph, subject.test)).values()
+    if subject.labels is not None:
+        return float((got.argmax(1) == subject.labels).mean())
+    (given,) = subject.test.values()
+    return float(np.square(got - given).mean() / given.var())
+
+
+def by_tensorflow(subject: Subject) -> Graph:
+    """Full integer, inputs and outputs too, by min-max on the same samples."""
+    import tensorflow as tf
+
+    def representative() -> Any:
+        return (list(feed.values()) for feed in feeds(subject.samples))
+
+    if type(subject.keras).__module__.startswith("tf_keras"):
+        converter = tf.lite.TFLiteConverter.from_keras_model(subject.keras)
+        return _converted(tf, converter, representative, subject)
+    with tempfile.TemporaryDirectory(prefix="edgekd-") as folder:
+        subject.keras.export(folder, verbose=False)
+        return _converted(tf, tf.lite.TFLiteConverter.from_saved_model(folder), representative, subject)
+
+
+def _converted(tf: Any, converter: Any, representative: Callable[[], Any], subject: Subject) -> Graph:
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = representative
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    if all(column.dtype == np.float32 for column in subject.samples.values()):
+        converter.inference_input_type = converter.inference_output_type = tf.int8
+    with quiet():
+        return read_graph(converter.convert())
+
+
+def by_quantizer(graph: Graph, samples: Columns) -> Graph:
+    """Its static int8 recipe and its own calibration."""
+    with tempfile.TemporaryDirectory(prefix="edgekd-") as folder, quiet():
+        path = Path(folder) / "float.tflite"
+        path.write_bytes(_signed(graph))
+        writer = quantizer.Quantizer(str(path), recipe.static_wi8_ai8())
+        found = writer.calibrate({graph.signature.key or _KEY: list(feeds(samples))})
+        return read_graph(bytes(writer.quantize(found).quantized_model))
+
+
+def _signed(graph: Graph) -> bytes:
+    """With a signature, without which ai-edge-quantizer does not calibrate."""
+    if graph.signature.key:
+        return graph.content
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(graph.content, 0))
+    signature = schema.SignatureDefT()
+    signature.signatureKey = _KEY
+    signature.inputs, signature.outputs = (
+        [_entry(tensor) for tensor in ends] for ends in (graph.inputs, graph.outputs)
+    )
+    model.signatureDefs = [signature]
+    return write_model(model)
+
+
+def _entry(tensor: Tensor) -> Any:
+    entry = schema.TensorMapT()
+    entry.name, entry.tensorIndex = tensor.name, tensor.index
+    return entry
+
+
+def _named_as(graph: Graph, columns: Columns) -> Columns:
+    """TensorFlow's converter has names of its own for a signature's only input."""
+    return dict(zip(graph.signature.inputs, columns.values(), strict=True))
+
+
+def verdict(record: dict[str, Any]) -> str:
+    """Ours as it is by default, against float and the better of the others."""
+    sign = 1 if record["metric"] == "top-1" else -1
+    scores = {name: sign * value for name, value in record["scores"].items()}
+    ours = scores.get("ours")
+    others = [scores[name] for name in _WAYS[1:3] if name in scores]
+    if ours is None:
+        return "MISSED"
+    return "met" if ours >= scores["float"] - _FROM_FLOAT and ours >= max([*others, ours]) - _WORST else "MISSED"
+
+
+def shown(record: dict[str, Any], way: str) -> str:
+    return f"{record['scores'][way]:.4f}" if way in record["scores"] else "failed"
+
+
+if __name__ == "__main__":
+    main()
