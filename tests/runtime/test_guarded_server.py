@@ -10,6 +10,7 @@ import re
 import ssl
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -232,3 +233,23 @@ def test_only_signed_bundles_are_served(bundle_path: Path, tmp_path: Path) -> No
     server = Server(tmp_path / "log", signed, "--port", "0", *trusted)
     assert ask(server.connection(), "GET", "/v2/health/ready")[0] == 200
     assert server.stop() == 0
+
+
+def test_a_reload_trusts_no_more_than_the_start(bundle_path: Path, bundle: Bundle, tmp_path: Path) -> None:
+    """An unsigned bundle is refused before it is tried: a trial would run it."""
+    signing.generate(tmp_path / "key")
+    served = tmp_path / "models" / f"{bundle.name}.edgekd"
+    served.parent.mkdir()
+    signing.sign(bundle_path, signing.read_private(tmp_path / "key"), served)
+    trusted = ("--require-signature", "--public-key", tmp_path / "key.pub")
+    server = Server(tmp_path / "log", "--model-dir", served.parent, "--port", "0", *trusted)
+    try:
+        replace(bundle, model=b"runs amok").save(served)
+        connection = server.connection()
+        connection.request("POST", f"/v2/repository/models/{bundle.name}/load", b"{}")
+        response = connection.getresponse()
+        assert response.status >= 400
+        assert "is not signed" in json.loads(response.read())["error"]
+        assert ask(server.connection(), "POST", f"/v1/models/{bundle.name}:classify")[0] == 200
+    finally:
+        assert server.stop() == 0

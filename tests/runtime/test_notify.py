@@ -151,6 +151,11 @@ def test_a_service_from_start_to_stop(
             late.request("GET", "/v2/health/ready")
             assert late.getresponse().status == 200
             assert [manager.recv(1000) for _ in range(3)] == [b"WATCHDOG=1"] * 3
+            process.send_signal(signal.SIGHUP)
+            said = [manager.recv(1000)]
+            while said[-1] != b"READY=1":
+                said.append(manager.recv(1000))
+            assert [one.split(b"\n")[0] for one in said if one != b"WATCHDOG=1"] == [b"RELOADING=1", b"READY=1"]
             process.send_signal(signal.SIGTERM)
             message = manager.recv(1000)
             while message == b"WATCHDOG=1":

@@ -11,7 +11,7 @@ const WORDS = {
     name: "Name", version: "Version", precision: "Arithmetic", size: "Size", inputs: "Takes", outputs: "Gives",
     threshold: "Out of scope below", backend: "Runs on", xnnpack: "XNNPACK ops", golden: "Golden samples",
     created_by: "Made by", signed_by: "Signed by key", sha256: "SHA-256", labels: "{0} labels", of: "{0} of {1}",
-    up: "serving", down: "not reachable", private: "What you type stays on this device.",
+    up: "serving", down: "not reachable", private: "What you ask goes to this server and nowhere else.",
     token_title: "Access token", token_hint: "This server asks for a token. It is kept until you close this tab.", token_send: "Continue",
   },
   zh: {
@@ -26,7 +26,7 @@ const WORDS = {
     name: "名称", version: "版本", precision: "运算", size: "大小", inputs: "输入", outputs: "输出",
     threshold: "超出范围阈值", backend: "运行于", xnnpack: "XNNPACK 算子", golden: "黄金样本",
     created_by: "生成工具", signed_by: "签名密钥", sha256: "SHA-256", labels: "{0} 个标签", of: "{0} / {1}",
-    up: "运行中", down: "无法连接", private: "您输入的内容不会离开本设备。",
+    up: "运行中", down: "无法连接", private: "您提交的内容只会发送到本服务器。",
     token_title: "访问令牌", token_hint: "此服务器需要令牌,关闭标签页后即失效。", token_send: "继续",
   },
 };
