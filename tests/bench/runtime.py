@@ -47,9 +47,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.5, help="of each load; default: %(default)s")
     parser.add_argument("--in-turn", type=float, default=20.0, help="seconds of one client; default: %(default)s")
     options = parser.parse_args()
-    peers = [peer for peer in PEERS if peer.name in options.peers.split(",")]
+    chosen, named = options.models.split(","), [name for name in options.peers.split(",") if name]
+    if unknown := [*({*chosen} - {*MODELS}), *({*named} - {peer.name for peer in PEERS})]:
+        parser.error(f"there is no {unknown[0]!r}")
+    peers = [peer for peer in PEERS if peer.name in named]
     models.FOLDER.mkdir(parents=True, exist_ok=True)
-    results = {name: measure(MODELS[name](), peers, options) for name in options.models.split(",")}
+    results = {name: measure(MODELS[name](), peers, options) for name in chosen}
     met = check(results)
     rows = [row for name, result in results.items() for row in table(name, result)]
     finish("runtime", {"unit": "us", "models": results, "met": met}, rows, HEADINGS)
