@@ -35,8 +35,8 @@ lint: $(READY)  ## ruff and mypy
 test-arm: $(READY)  ## The device suite on ARM cores under QEMU (needs qemu-user and mmdebstrap); CORES=cortex-a53,… for some
 	$(BIN)/python tests/arm.py $(if $(CORES),--cores $(CORES))
 
-bench-%: $(READY)  ## One benchmark of tests/bench, e.g. bench-banking77
-	$(BIN)/python tests/bench/$*.py
+bench-%: $(READY)  ## One benchmark of tests/bench, e.g. bench-banking77; ARGS='--help' for its options
+	$(BIN)/python tests/bench/$*.py $(ARGS)
 
 clean:  ## Remove what the targets made in the checkout
 	rm -rf .venv build dist runtime/build .mypy_cache .ruff_cache .pytest_cache
