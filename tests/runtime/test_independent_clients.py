@@ -34,7 +34,7 @@ def server(int8_dense: bytes, bundle_path: Path, tmp_path_factory: pytest.TempPa
     )
     yield started
     assert started.stop() == 0
-    assert complaints(folder / "log") == []
+    assert complaints((folder / "log").read_text()) == []
 
 
 @pytest.fixture(scope="module")

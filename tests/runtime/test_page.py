@@ -111,7 +111,7 @@ def server(bundles: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Ite
     server = Server(folder / "log", *bundles, "--port", "0")
     yield server
     assert server.stop() == 0
-    assert complaints(folder / "log") == []
+    assert complaints((folder / "log").read_text()) == []
 
 
 @pytest.fixture(scope="module")
