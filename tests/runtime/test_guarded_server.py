@@ -76,7 +76,7 @@ def server(
     assert server.stop() == 0
     said = (folder / "log").read_text()
     assert not {secret for secret in (TOKEN, "Bearer", "wrong-token", "parcel") if secret in said}
-    assert {re.sub(r"=\S+", "", line.split(maxsplit=2)[2]) for line in complaints((folder / "log").read_text())} == {
+    assert {re.sub(r"=\S+", "", line.split(maxsplit=2)[2]) for line in complaints(said)} == {
         "refused status client path unsaid"
     }
     assert said.count("status=401") == 1  # of more than fifty, all within ten seconds
