@@ -91,7 +91,7 @@ def make_int8(
     fitted, held = _split(samples, options)
     on_step("ranges")
     statistics = observe(graph, feeds(samples, fitted))
-    search = _Search(teacher or graph, {name: column[held] for name, column in samples.items()})
+    search = _Search(graph, {name: column[held] for name, column in samples.items()})
     for name, ranges in _candidates(statistics, options, choose=bool(len(held))):
         on_step(name)
         search.offer(name, graph, ranges | given)

@@ -21,18 +21,17 @@ from common import digest
 from edgekd.cache import cache_root, content_key
 from edgekd.verify import run_graph
 from edgekd.versions import versions
-from edgekd_converters.calibrate import calibrate_minmax
 from edgekd_converters.condition import condition
 from edgekd_converters.cost import count_macs, count_parameters
 from edgekd_converters.graph import Graph, read_graph
-from edgekd_converters.observe import Columns, feeds
+from edgekd_converters.observe import Columns
+from edgekd_converters.optimise import QuantizeOptions, make_int8
 from edgekd_converters.prune import PruneOptions, PrunePlan, plan_pruning, prune
-from edgekd_converters.quantize import quantize_int8
 from edgekd_converters.recover import RecoverOptions, recover
 from edgekd_converters.trial import decide_blocks
 from edgekd_runtime import atomic
 
-CALIBRATION = 500
+CALIBRATION = 2000
 _HEARTBEAT = 1000
 _FILES = (
     "import sys, edgekd_converters.trial; "
@@ -85,7 +84,7 @@ def measure(original: Graph, job: Job, data: Data) -> Point:
     made = json.loads((folder / "record.json").read_text("utf-8"))
     graph = condition(read_graph((folder / "float.tflite").read_bytes()))
     samples = {name: column[:CALIBRATION] for name, column in data.train.items()}
-    int8 = quantize_int8(graph, calibrate_minmax(graph, feeds(samples)))
+    int8 = make_int8(graph, samples, QuantizeOptions()).int8_graph
     atomic.write_bytes(folder / "int8.tflite", int8.content)
     record = {
         **made,
@@ -137,7 +136,6 @@ def _settings(job: Job) -> dict[str, Any]:
         "prune": asdict(job.prune) if job.prune else None,
         "recover": asdict(job.recover) if job.recover else None,
         "labelled": job.labelled,
-        "calibration": CALIBRATION,
     }
 
 
