@@ -1,8 +1,8 @@
 """Interpreters behind one small interface: LiteRT where it has wheels, ``tflite-runtime`` where only that has.
 
 LiteRT's ``CompiledModel`` is not among them, because it was never faster (x86-64, one thread, same outputs). Of version
-2.3: ResNet8 int8 41 to 38.5 µs, a text student int8 6.5 to 4.3 µs, EfficientNet-Lite0 int8 2.15 to 2.13 ms. Of 2.1, whose
-Python class takes no number of threads, 2.3 to 9 times slower.
+2.3: ResNet8 int8 41 to 38.5 µs, a text student int8 6.5 to 4.3 µs, EfficientNet-Lite0 int8 2.15 to 2.13 ms. Of 2.1,
+whose Python class takes no number of threads, 2.3 to 9 times slower.
 """
 
 from __future__ import annotations
