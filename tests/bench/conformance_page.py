@@ -84,13 +84,22 @@ def _summary(
     if known:
         passed = {side: sum(record[side]["ok"] for record in known) for side in ("ours", "plain")}
         yield ""
-        flex = sum(record["plain"]["ok"] and record["plain"].get("flex", False) for record in known)
         yield (
             f"Of ONNX's {len(nodes):,} tests of single ops, {len(known):,} have been run: {passed['ours']} "
             f"({passed['ours'] / len(known):.0%}) give what is on file; through plain onnx2tf {passed['plain']} "
-            f"({passed['plain'] / len(known):.0%}), {flex} of them by kernels of TensorFlow's own (Flex), which no "
-            "device runtime has and our files never need."
+            f"({passed['plain'] / len(known):.0%}){_flex([record['plain'] for record in known])}."
         )
+
+
+def _flex(plain: list[Record]) -> str:
+    """Said where it is known of all that pass."""
+    told = [one.get("flex") for one in plain if one["ok"]]
+    if None in told:
+        return ""
+    return (
+        f", {told.count(True)} of them by kernels of TensorFlow's own (Flex), which no device runtime has and our "
+        "files never need"
+    )
 
 
 def _table(family: Family, by_name: Mapping[str, Record | None]) -> Iterator[str]:
