@@ -211,7 +211,8 @@ def test_metadata(connection: http.client.HTTPConnection, bundle: Bundle, engine
         "label": ("BYTES", [-1]),
         "score": ("FP32", [-1]),
     }
-    assert body["parameters"] == {"precision": "int8", "precision_note": bundle.precision_note, "labels": list(bundle.labels)}
+    said = {"precision": "int8", "precision_note": bundle.precision_note, "labels": list(bundle.labels)}
+    assert body["parameters"] == said
     assert ask(connection, "GET", f"/v2/models/{bundle.name}/versions/{bundle.version}") == (status, body)
 
 
