@@ -312,7 +312,7 @@ def test_many_clients_at_once_get_their_own_answers(server: Server, bundle: Bund
         ("GET", "/v2/models/{model}/versions/999", 404, "'999'"),
         ("GET", "/v2/models/{model}/versions/999/ready", 404, "'999'"),
         ("POST", "/v2/models/{model}/versions/999/infer", 404, "'999'"),
-        ("GET", "/", 404, "path"),
+        ("GET", "/nothing", 404, "path"),
         ("GET", "/v2/models/{model}/nothing", 404, "path"),
         ("POST", "/v2/models/{model}/../../etc/passwd", 404, "path"),
         ("GET", "/v2/models/{model}/infer", 405, "method"),
