@@ -15,6 +15,7 @@ from edgekd import columns
 from edgekd.arrays import ArrayData
 from edgekd.errors import DataError, MissingExtraError
 from edgekd.inputs import Inputs, golden_files
+from edgekd.metrics import Truth
 from edgekd.sources import read_samples
 from edgekd_converters.graph import Tensor
 from edgekd_runtime.preprocess import Audio, Image
@@ -196,7 +197,8 @@ def test_an_input_of_integers_takes_pixels_as_they_are(folder: Path) -> None:
 
 def test_a_few_small_files_are_packed(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = tuple(folder / name for name in ("cat/0.png", "cat/deep/1.PNG", "dog/2.png"))
-    nothing: dict[str, Any] = dict.fromkeys(("training", "labels", "evaluation", "targets", "out_of_scope"), None)
+    nothing: dict[str, Any] = dict.fromkeys(("training", "labels", "evaluation", "targets", "out_of_scope"))
+    nothing["truth"] = Truth()
     data = Inputs(samples={}, texts=(), answers={}, files={}, paths=paths, **nothing)
     raw = [path.read_bytes() for path in paths]
     assert golden_files(data, np.array([2, 0])) == (raw[2], raw[0])
