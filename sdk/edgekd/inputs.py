@@ -39,8 +39,8 @@ class Inputs:
     ``samples`` are at most ``max_samples`` rows; ``texts``, where the model takes text, are theirs, and so are
     ``paths``, where every sample is a file. ``training`` is all of the same file, read where there will be training;
     ``labels`` belong to it, ``sample_targets`` to ``samples``, ``targets`` to ``evaluation``; ``truth`` is all that is
-    known of what is judged. ``class_names``: those that the data give to a model that has none. ``notes``: what was found
-    while reading that people should know.
+    known of what is judged. ``class_names``: those that the data give to a model that has none. ``notes``: what was
+    found while reading that people should know.
     """
 
     samples: Columns
