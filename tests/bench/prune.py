@@ -27,7 +27,13 @@ from prune_points import Data, Job, Point, is_finished, measure
 
 STEPS = 30_000
 FEWER = (2.0, 4.0, 1.5, 3.0)
-VARIANTS = {"labels": "ours, labels", "no-labels": "ours, no labels", "uniform": "uniform L1, labels"}
+VARIANTS = {
+    "labels": "ours, labels",
+    "no-labels": "ours, no labels",
+    "uniform": "uniform L1, labels",
+    "lanes": "ours, labels, multiples of 16",
+}
+LANES = 16  # output channels that XNNPACK's kernels work on at a time, with AVX-512
 ASKED = {
     "ours, labels": {2.0: 0.865, 4.0: 0.82},
     "ours, no labels": {2.0: 0.855, 4.0: 0.80},
@@ -87,6 +93,8 @@ def make_job(variant: str, fewer: float, options: argparse.Namespace) -> Job:
     amount, seed = 1 - 1 / fewer, options.seed
     # By multiples of 8 a network as narrow as this one jumps from 1× to 2.4× at once.
     cut = PruneOptions(amount, multiple=4, seed=seed)
+    if variant == "lanes":
+        cut = replace(cut, multiple=LANES)
     if variant == "uniform":
         cut = replace(cut, uniform=True, importance="weight", refit=False)
     training = RecoverOptions(options.steps, alpha=0.7, augment=("flip", "crop"), seed=seed)
@@ -144,10 +152,11 @@ def row(point: Point, asked: float | None) -> tuple[str, ...]:
 
 
 def report_speed(whole: Point, points: dict[tuple[str, float], Point]) -> list[bool]:
-    """Time on this machine and instructions on emulated boards, one variant of each point, against the original."""
-    chosen: dict[float, Point] = {}
+    """Time on this machine and instructions on emulated boards, against the original, of one int8 file for every
+    widths of a point. What is asked of a point is met by the fastest of them."""
+    chosen: dict[tuple[float, str], Point] = {}
     for (_, fewer), point in points.items():
-        chosen.setdefault(fewer, point)
+        chosen.setdefault((fewer, str(point.record["plan"]["widths"])), point)
     models = [whole.int8, *(point.int8 for point in chosen.values())]
     columns = {"µs here": latencies_us(models)}
     try:
@@ -156,10 +165,13 @@ def report_speed(whole: Point, points: dict[tuple[str, float], Point]) -> list[b
     except TargetError as error:
         print(f"skipped: instructions on emulated boards ({error})")
     latency = columns["µs here"]
-    met = {x: latency[1 + i] / latency[0] <= ASKED_LATENCY[x] for i, x in enumerate(chosen) if x in ASKED_LATENCY}
+    share = [one / latency[0] for one in latency]
+    fastest = {x: min(share[1 + i] for i, (y, _) in enumerate(chosen) if x == y) for x, _ in chosen}
+    met = {x: fastest[x] <= asked for x, asked in ASKED_LATENCY.items() if x in fastest}
     rows = []
-    for i, (fewer, point) in enumerate([(1.0, whole), *chosen.items()]):
-        verdict = f"≤ {ASKED_LATENCY[fewer]} {'met' if met[fewer] else 'MISSED'}" if fewer in met else ""
+    for i, (fewer, point) in enumerate([(1.0, whole), *((x, point) for (x, _), point in chosen.items())]):
+        asked = ASKED_LATENCY.get(fewer)
+        verdict = "" if asked is None else f"≤ {asked} {'met' if share[i] <= asked else 'MISSED'}"
         figures = (f"{values[i]:.2f} ({values[i] / values[0]:.2f})" for values in columns.values())
         rows.append((point.name, f"{left(point):.2f}", *figures, verdict))
     result = {"models": [point.name for point in (whole, *chosen.values())], **columns, "met": met}
