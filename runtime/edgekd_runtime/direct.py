@@ -21,7 +21,7 @@ from edgekd_runtime.lanes import Handler
 from edgekd_runtime.poll import BusyPoll
 from edgekd_runtime.reply import Guard, Reply, headers_of, too_large
 from edgekd_runtime.routes import Site
-from edgekd_runtime.server import client_of, refusal
+from edgekd_runtime.server import LINGER_S, client_of, refusal
 
 _HEAD = b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b\r\n"
 _BLANK_LINE = b"\r\n\r\n"
@@ -45,12 +45,15 @@ def direct_protocol(
             self._body: bytes | bytearray = b""
             self._between = True  # two messages, so that the next byte begins a head
             self._begun = 0  # messages that httptools has seen
+            self._hung_up = False  # but what still comes is read
 
         def unfinished(self) -> object:
             """What stands for the request that has begun to arrive; None between two requests."""
             return None if self._between else self._begun
 
         def data_received(self, data: bytes) -> None:
+            if self._hung_up:
+                return
             poll.asked()
             head, _, body = data.partition(_BLANK_LINE)
             known = heads.get(head) if self._between else None
@@ -125,7 +128,7 @@ def direct_protocol(
                 super().on_body(body)
             elif len(self._body) + len(body) <= max_body_bytes:
                 self._gather(body)
-            elif not self.transport.is_closing():
+            elif not self._hung_up:
                 self._write(too_large(max_body_bytes), keep_alive=False)
 
         def _gather(self, body: bytes) -> None:
@@ -141,6 +144,8 @@ def direct_protocol(
             self._between = True
             if self._answer is None:
                 super().on_message_complete()
+            elif self._hung_up:
+                self.transport.close()
             elif not self.transport.is_closing():
                 keep_alive = self.parser.should_keep_alive()
                 self._length = len(self._body) if keep_alive else -1
@@ -168,9 +173,18 @@ def direct_protocol(
         def _write(self, reply: Reply, *, keep_alive: bool) -> None:
             keep_alive = keep_alive and not site.is_draining
             self.transport.write(_head(reply, keep_alive) + reply.body)
-            if not keep_alive:
-                self.transport.close()
             self.on_response_complete()  # uvicorn's: counts the request and arms the keep-alive timer
+            if not keep_alive:
+                self._hang_up()
+
+        def _hang_up(self) -> None:
+            if self._between:
+                self.transport.close()
+                return
+            self._hung_up = True
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+            self.loop.call_later(LINGER_S, self.transport.close)
 
     return DirectProtocol
 

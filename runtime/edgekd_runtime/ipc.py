@@ -18,7 +18,7 @@ from edgekd_runtime.lanes import Handler
 from edgekd_runtime.poll import BusyPoll
 from edgekd_runtime.reply import Guard, Reply, error_reply, fault_reply, too_large
 from edgekd_runtime.routes import Site
-from edgekd_runtime.server import refusal
+from edgekd_runtime.server import LINGER_S, refusal
 
 _MAX_CONNECTIONS = 128
 _MAX_PENDING = 16
@@ -61,6 +61,7 @@ class IpcServer:
             self.connections.add(connection)
             if len(self.connections) > _MAX_CONNECTIONS:
                 connection.refuse(0, error_reply(503, f"{_MAX_CONNECTIONS} clients are connected already"))
+                connection.close()  # at once: so many must not linger
 
     def _accept_again(self, loop: asyncio.AbstractEventLoop, listening: socket.socket) -> None:
         if self._listening is not None:
@@ -288,10 +289,24 @@ class _Connection:
 
     def _hang_up(self) -> None:
         """What is still coming must be read, or the kernel would throw the answer away with it."""
-        with contextlib.suppress(OSError):
+        try:
             self._sock.shutdown(socket.SHUT_WR)
-            self._sock.recv(_BUFFER_BYTES)
-        self.close()
+        except OSError:
+            self.close()
+            return
+        self._loop.add_reader(self._sock, self._discard)
+        self._discard()
+        if self._is_open:
+            self._loop.call_later(LINGER_S, self.close)
+
+    def _discard(self) -> None:
+        try:
+            if not self._sock.recv_into(self._buffer):
+                self.close()
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError:
+            self.close()
 
     def _pause(self) -> None:
         """Ask this client nothing more until it has its answers."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
@@ -11,6 +12,10 @@ from edgekd_runtime.reply import Guard, Headers, Reply, headers_of, too_large
 from edgekd_runtime.routes import Site
 
 DEFAULT_MAX_BODY_BYTES = 1 << 20
+DISCARDED_BYTES = 16 << 20
+LINGER_S = 2.0
+"""So long, and through ASGI no more than those bytes, the rest of a refused body is read and thrown away: a client that
+still sends would lose its answer in the reset of the connection (RFC 9112, section 9.6)."""
 
 _Message = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[_Message]]
@@ -43,6 +48,8 @@ class Application:
             return found
         declared = headers.get("content-length", "0")
         if declared.isdigit() and int(declared) > self._max_body_bytes:
+            if "expect" not in headers:  # that client has not begun to send it
+                await _discard(receive)
             return _closing(too_large(self._max_body_bytes))
         body = bytearray()
         while True:
@@ -51,9 +58,24 @@ class Application:
                 return None
             body += message.get("body", b"")
             if len(body) > self._max_body_bytes:
+                await _discard(receive)
                 return _closing(too_large(self._max_body_bytes))
             if not message.get("more_body", False):
                 return await _answer(found, bytes(body), headers)
+
+
+async def _discard(receive: _Receive) -> None:
+    """Let a client finish that is still sending, in reason: uvicorn hangs up as soon as it has answered."""
+
+    async def rest() -> None:
+        discarded, more = 0, True
+        while more and discarded < DISCARDED_BYTES:
+            message = await receive()
+            discarded += len(message.get("body", b""))
+            more = message.get("more_body", False)
+
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(rest(), LINGER_S)
 
 
 async def _answer(handler: Handler, body: bytes, headers: Headers) -> Reply:

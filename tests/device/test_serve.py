@@ -576,6 +576,28 @@ def test_the_largest_body_is_taken_and_one_byte_more_is_not(
     assert ask(server.connection(), "POST", path, body)[0] == 200
 
 
+@pytest.mark.parametrize("transport", ["tcp", "unix"])
+def test_a_client_that_still_sends_gets_the_refusal(
+    server: Server, folder: Path, bundle: Bundle, transport: str, without: tuple[str, ...]
+) -> None:
+    """Not a reset: many clients read only when all is sent."""
+    address: Any = ("127.0.0.1", server.port) if transport == "tcp" else str(folder / "socket")
+    rest = bytes(4 * MAX_BODY)
+    head = (
+        f"POST /v1/models/{bundle.name}:classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(rest) + 9}\r\n\r\n"
+    )
+    with socket.socket(socket.AF_INET if transport == "tcp" else socket.AF_UNIX) as sock:
+        sock.settimeout(TIMEOUT_S)
+        sock.connect(address)
+        sock.sendall(head.encode() + b'{"text": ')
+        answer = b"" if without else sock.recv(4096)  # the fast server answers at once
+        sock.sendall(rest)
+        while more := sock.recv(4096):
+            answer += more
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert answer.endswith(b"}")
+
+
 def test_a_port_in_use_is_one_line(cli: Cli, bundle_path: Path, server: Server) -> None:
     done = cli("serve", bundle_path, "--port", server.port)
     assert (done.returncode, done.stdout) == (1, "")

@@ -118,6 +118,13 @@ def test_refusals_keep_the_connection(client: socket.socket, path: str, method: 
     assert ask(client, "/v2/health/live", method="GET").status == 200
 
 
+def test_a_client_that_still_sends_gets_the_refusal(client: socket.socket) -> None:
+    client.sendall(frames.PREFIX.pack(frames.MAGIC, 4, 0, 7, 4 * LIMIT))
+    assert receive(client).status == 413
+    client.sendall(bytes(4 * LIMIT))
+    assert client.recv(1) == b""
+
+
 @pytest.mark.parametrize("head", [b"", b"GET", b"PUT /v2", b"POST v2", b"GET /v2\nx", b"GET /v2\n: y", b"\xff" * 99])
 def test_heads_that_are_none(client: socket.socket, head: bytes) -> None:
     client.sendall(frames.frame_head(0, 7, head, 0))
