@@ -68,7 +68,7 @@ def main() -> None:
     bundle = (options.bundle or demo_bundle()).resolve()
     boards = [part for board in options.cores.split(",") for part in ("--board", board)]
     run(
-        *(sys.executable, "-m", "edgekd_targets.suite", "--runtime-wheel", build_wheel()),
+        *(sys.executable, "-m", "edgekd_targets.suite", "--runtime-wheel", build_wheel(), "--extra", "fast"),
         *("--tests", ROOT / "tests" / "device", *boards),
         *(
             "--env",

@@ -24,7 +24,11 @@ MAY_IMPORT = {
     "edgekd_targets": {"edgekd_targets"},
     "edgekd_runtime": {"edgekd_runtime"},
 }
-RUNTIME_MAY_IMPORT = {"numpy", "click", "h11", "uvicorn", "ai_edge_litert", "tflite_runtime", "PIL", "cryptography"}
+RUNTIME_MAY_IMPORT = {
+    *("numpy", "click", "h11", "uvicorn", "ai_edge_litert", "tflite_runtime"),
+    *("orjson", "PIL", "cryptography"),  # extras
+}
+MAX_PACKAGES = 12
 PYPROJECT = dict.fromkeys(ROOMS, ROOT / "pyproject.toml") | {"edgekd_runtime": ROOT / "runtime/pyproject.toml"}
 
 
@@ -113,6 +117,24 @@ def test_every_third_party_import_is_declared(room: str) -> None:
 
 def test_the_tool_depends_on_the_runtime() -> None:
     assert "edgekd-runtime" in declared("edgekd")
+
+
+def installed_with(lines: list[str], extras: frozenset[str] = frozenset()) -> set[str]:
+    """Names of the distributions that pip installs for these requirements, by the metadata of those that are here."""
+    found = set()
+    for requirement in map(Requirement, lines):
+        if requirement.marker is None or any(requirement.marker.evaluate({"extra": one}) for one in ("", *extras)):
+            below = importlib.metadata.requires(requirement.name) or []
+            found |= {normal(requirement.name), *installed_with(below, frozenset(requirement.extras))}
+    return found
+
+
+def test_a_board_needs_few_packages() -> None:
+    project = tomllib.loads(PYPROJECT["edgekd_runtime"].read_text("utf-8"))["project"]
+    base = {normal(project["name"]), *installed_with(project["dependencies"])}
+    assert {"numpy", "uvicorn", "click", "h11", "ai-edge-litert", "protobuf"} <= base
+    assert len(base) <= MAX_PACKAGES, sorted(base)
+    assert not base & installed_with(project["optional-dependencies"]["fast"])
 
 
 @pytest.mark.parametrize("module", ["cli", "server", "serving", "engine", "bundle", "preprocess"])

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from edgekd_runtime import guarding, logs, notify, tune
+from edgekd_runtime import fast, guarding, logs, notify, tune
 from edgekd_runtime.bundle import load_bundle
 from edgekd_runtime.cli_common import (
     Opening,
@@ -143,6 +143,8 @@ def serve(
     if not bundle_paths and model_dir is None:
         raise click.UsageError("give a BUNDLE, or --model-dir")
     logs.configure(log_format, log_level)
+    if advice := fast.advice():
+        logs.event(logging.INFO, advice)
     inherited = notify.inherited_sockets(os.environ)
     guarded = guarding.guarding(serving.hosts_of(inherited) if inherited else [host], given)
     for warning in guarded.warnings:

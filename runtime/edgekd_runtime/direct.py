@@ -3,8 +3,8 @@
 A small model answers in tens of microseconds, less than an ASGI task, its two writes and routing cost. Here httptools
 still parses and uvicorn still owns connection, limits and shutdown; only a complete POST to a known path is answered
 where its last byte arrives. A client says the same head every time, so heads that httptools has read once, byte for
-byte, are remembered with what they mean. Everything else goes on as usual. Where httptools has no wheels (armv7l)
-uvicorn takes its pure-Python protocol and every request goes through ASGI: slower, same answers.
+byte, are remembered with what they mean. Everything else goes on as usual. Without httptools uvicorn takes its
+pure-Python protocol and every request goes through ASGI: slower, same answers.
 """
 
 from __future__ import annotations

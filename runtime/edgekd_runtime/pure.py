@@ -1,4 +1,4 @@
-"""The protocol for where httptools has no wheels (armv7l): uvicorn's on h11, which is pure Python."""
+"""The protocol for where httptools is not installed: uvicorn's on h11, which is pure Python."""
 
 from __future__ import annotations
 

@@ -10,9 +10,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from common import ROOT, RawClient, finish, serving
 
+INSTALLS = {"edgekd-runtime": "", "edgekd-runtime[fast]": "[fast]"}
 QUESTION = "where is my parcel?"
 
 
@@ -24,34 +26,47 @@ def main() -> None:
     options = parser.parse_args()
     if not options.bundle.is_file():
         parser.error(f"{options.bundle} is not there; run 'make demo' first")
+    figures = {name: measure(f"{ROOT / 'runtime'}{extra}", options) for name, extra in INSTALLS.items()}
+    rows = [row for name, one in figures.items() for row in table(name, one)]
+    finish("footprint", {"runs": options.runs, **figures}, rows, ("", "median"))
+
+
+def measure(requirement: str, options: argparse.Namespace) -> dict[str, Any]:
+    """All figures of the runtime as pip installs it by ``requirement``."""
     with tempfile.TemporaryDirectory(prefix="edgekd-bench-") as folder:
-        python, packages, installed = install(Path(folder))
+        python, packages, installed = install(Path(folder), requirement)
         cold, resident = [], []
         for _ in range(options.runs):
             seconds, memory = start_and_ask(python, options.bundle)
             cold.append(seconds)
             resident.append(memory)
-    figures = {
+    return {
         "resident_mb": statistics.median(resident) / 1e6,
         "cold_start_s": statistics.median(cold),
         "cold_start_range_s": [min(cold), max(cold)],
         "environment_mb": installed / 1e6,
         "packages": packages,
     }
-    rows = [
-        ("resident memory while serving", f"{figures['resident_mb']:.1f} MB"),
-        ("cold start to first answer", f"{figures['cold_start_s']:.2f} s ({min(cold):.2f}–{max(cold):.2f})"),
-        ("installed environment", f"{figures['environment_mb']:.0f} MB in {len(packages)} packages"),
+
+
+def table(name: str, figures: dict[str, Any]) -> list[tuple[str, str]]:
+    low, high = figures["cold_start_range_s"]
+    return [
+        (f"{name}: resident memory while serving", f"{figures['resident_mb']:.1f} MB"),
+        (f"{name}: cold start to first answer", f"{figures['cold_start_s']:.2f} s ({low:.2f}–{high:.2f})"),
+        (
+            f"{name}: installed environment",
+            f"{figures['environment_mb']:.0f} MB in {len(figures['packages'])} packages",
+        ),
     ]
-    finish("footprint", {"runs": options.runs, **figures}, rows, ("", "median"))
 
 
-def install(folder: Path) -> tuple[Path, list[str], int]:
+def install(folder: Path, requirement: str) -> tuple[Path, list[str], int]:
     """A virtual environment with the runtime alone, as on a device: (its Python, packages, bytes they take)."""
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     python = folder / "bin" / "python"
     bare = bytes_below(folder)
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-compile", ROOT / "runtime"], check=True)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-compile", requirement], check=True)
     listed = subprocess.run([python, "-m", "pip", "list", "--format", "json"], check=True, stdout=subprocess.PIPE)
     packages = [entry["name"] for entry in json.loads(listed.stdout) if entry["name"] not in ("pip", "setuptools")]
     return python, packages, bytes_below(folder) - bare

@@ -33,10 +33,10 @@ class Running:
 
 
 def python() -> Path:
-    """The Python of an environment with what the runtime needs, or the end of the benchmark with a clear line."""
-    declared = tomllib.loads((ROOT / "runtime" / "pyproject.toml").read_text(encoding="utf-8"))
+    """The Python of an environment with what ``edgekd-runtime[fast]`` needs; without one a clear line ends all."""
+    project = tomllib.loads((ROOT / "runtime" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     try:
-        return environment("edgekd", tuple(declared["project"]["dependencies"]))
+        return environment("edgekd", (*project["dependencies"], *project["optional-dependencies"]["fast"]))
     except NotHere as error:
         print(f"skipped: {error}")
         sys.exit(0)

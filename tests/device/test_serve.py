@@ -30,6 +30,8 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 TIMEOUT_S = 180
 MAX_BODY = 32768
+FAST = ("httptools", "uvloop", "orjson")
+"""What the extra ``fast`` brings; without any of it the server must answer alike."""
 JSON_TYPE = "application/json"
 
 
@@ -98,9 +100,9 @@ def complaints(said: str) -> list[str]:
     return [line for line in said.splitlines() if not passing.match(line)]
 
 
-@pytest.fixture(scope="module", params=[(), ("httptools", "uvloop")], ids=["installed", "pure-python"])
+@pytest.fixture(scope="module", params=[(), FAST], ids=["installed", "pure-python"])
 def without(request: pytest.FixtureRequest) -> tuple[str, ...]:
-    """32-bit ARM has no wheels of the fast parts: there another HTTP parser answers, and must answer alike."""
+    """As pip installs it without the extra ``fast``, another HTTP parser answers."""
     modules: tuple[str, ...] = request.param
     return modules
 

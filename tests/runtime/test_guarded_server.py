@@ -20,7 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from tests.device.test_serve import TIMEOUT_S, Server, UnixConnection, complaints
+from tests.device.test_serve import FAST, TIMEOUT_S, Server, UnixConnection, complaints
 
 from edgekd_runtime import cli, signing
 from edgekd_runtime.bundle import Bundle
@@ -65,7 +65,7 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=[(), ("httptools", "uvloop")], ids=["installed", "pure-python"])
+@pytest.fixture(scope="module", params=[(), FAST], ids=["installed", "pure-python"])
 def server(
     request: pytest.FixtureRequest, bundle_path: Path, secrets: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:

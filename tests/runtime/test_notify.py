@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.device.test_serve import TIMEOUT_S, UnixConnection
+from tests.device.test_serve import FAST, TIMEOUT_S, UnixConnection
 
 from edgekd_runtime import notify
 from edgekd_runtime.errors import ServeError
@@ -123,7 +123,7 @@ def test_descriptors_that_are_no_listening_sockets(tmp_path: Path) -> None:
                 notify._listening(os.dup(fd))
 
 
-@pytest.mark.parametrize("without", [(), ("httptools", "uvloop")], ids=["installed", "pure-python"])
+@pytest.mark.parametrize("without", [(), FAST], ids=["installed", "pure-python"])
 def test_a_service_from_start_to_stop(
     manager: socket.socket, bundle_path: Path, tmp_path: Path, without: tuple[str, ...]
 ) -> None:

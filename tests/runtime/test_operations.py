@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.device.test_serve import Server
+from tests.device.test_serve import FAST, Server
 
 from edgekd_runtime.bundle import Bundle
 
@@ -89,7 +89,7 @@ def folder(tmp_path: Path, dense: Bundle) -> Path:
     return tmp_path / "models"
 
 
-@pytest.fixture(params=[(), ("httptools", "uvloop")], ids=["installed", "pure-python"])
+@pytest.fixture(params=[(), FAST], ids=["installed", "pure-python"])
 def server(folder: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
     server = Server(tmp_path / "log", "--model-dir", folder, "--port", "0", without=request.param)
     yield server
@@ -130,7 +130,7 @@ def test_sigterm_under_load_fails_nobody(server: Server) -> None:
     assert load.failures == []
 
 
-@pytest.mark.parametrize("without", [(), ("httptools", "uvloop")], ids=["installed", "pure-python"])
+@pytest.mark.parametrize("without", [(), FAST], ids=["installed", "pure-python"])
 def test_what_is_being_answered_when_the_end_comes_is_answered(
     folder: Path, tmp_path: Path, without: tuple[str, ...]
 ) -> None:
@@ -184,7 +184,7 @@ def _is_let_in(server: Server) -> bool:
 def test_clients_that_never_finish_are_hung_up_on(folder: Path, tmp_path: Path) -> None:
     """With the patience of a test, by both parsers."""
     short = "import edgekd_runtime.patience as p; p.REQUEST_S = 1.0"
-    for number, without in enumerate(((), ("httptools", "uvloop"))):
+    for number, without in enumerate(((), FAST)):
         server = Server(tmp_path / f"log{number}", folder / "dense.edgekd", "--port", "0", without=without, first=short)
         silent, slow_head, slow_body = (
             socket.create_connection(("127.0.0.1", server.port), TIMEOUT_S) for _ in range(3)
@@ -203,3 +203,12 @@ def test_clients_that_never_finish_are_hung_up_on(folder: Path, tmp_path: Path) 
             client.close()
         good.close()
         assert server.stop() == 0
+
+
+def test_the_log_says_once_what_would_make_it_faster(folder: Path, tmp_path: Path) -> None:
+    for without in ((), ("orjson",), FAST):
+        server = Server(tmp_path / "log", folder / "dense.edgekd", "--port", "0", without=without)
+        assert server.stop() == 0
+        advice = [line for line in (tmp_path / "log").read_text().splitlines() if "[fast]" in line]
+        told = f"without {', '.join(without)}; pip install 'edgekd-runtime[fast]' makes the server faster"
+        assert [line.split(maxsplit=1)[1] for line in advice] == ([f"info {told}"] if without else [])
