@@ -118,10 +118,11 @@ class Engine:
     def store(self, inputs: Arrays) -> list[npt.NDArray[Any]]:
         """Named tensors → the model's inputs in order, as they are stored. Raises ``InputError`` as ``infer`` does."""
         columns = [self._to_model(spec.name, self._fit(spec, inputs)) for spec in self.inputs]
-        if extra := set(inputs) - {spec.name for spec in self.inputs}:
-            wanted = ", ".join(spec.name for spec in self.inputs)
-            raise InputError(f"there is no input {sorted(extra)[0]!r}; the model's inputs are: {wanted}")
-        if any(len(column) != len(columns[0]) for column in columns):
+        if len(inputs) > len(columns):
+            wanted = [spec.name for spec in self.inputs]
+            extra = sorted(set(inputs) - {*wanted})[0]
+            raise InputError(f"there is no input {extra!r}; the model's inputs are: {', '.join(wanted)}")
+        if len({len(column) for column in columns}) > 1:
             raise InputError("the inputs have different batch sizes")
         return columns
 
@@ -132,17 +133,18 @@ class Engine:
 
     def outputs_of(self, columns: list[npt.NDArray[Any]]) -> Arrays:
         """Stored inputs in order, any number of rows → all outputs by name, dequantised. Raises ``InputError``."""
-        rows = [self.invoke([column[i : i + 1] for column in columns]) for i in range(len(columns[0]))]
-        many = len(rows) > 1
-        stacked = [np.concatenate([row[k] for row in rows]) for k in range(len(self.outputs))] if many else rows[0]
-        answer = {
-            spec.name: self._to_source(spec.name, spec.dequantize(array))
-            for spec, array in zip(self.outputs, stacked, strict=True)
-        }
-        for spec in self.outputs:
-            if not spec.scale and not np.isfinite(answer[spec.name]).all():
+        answer: Arrays = {}
+        for spec, array in zip(self.outputs, self._invoke_rows(columns), strict=True):
+            answer[spec.name] = real = self._to_source(spec.name, spec.dequantize(array))
+            if not spec.scale and not np.isfinite(real).all():
                 raise InputError(f"the model's output {spec.name!r} holds NaN or infinity for this input")
         return answer
+
+    def _invoke_rows(self, columns: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        if len(columns[0]) == 1:
+            return self.invoke(columns)
+        rows = [self.invoke([column[i : i + 1] for column in columns]) for i in range(len(columns[0]))]
+        return [np.concatenate(outputs) for outputs in zip(*rows, strict=True)]
 
     def classify(self, raw: object, top_k: int = 3) -> Classification:
         """A raw text, or the bytes of a file → its best ``top_k`` labels. Raises ``InputError``."""
@@ -165,7 +167,10 @@ class Engine:
         total = sum([exp((value - best) * scale) for value in values]) if is_logits else sum(values)
         if not isfinite(total):
             raise InputError("the model's output holds NaN or infinity for this input")
-        order = sorted(range(len(values)), key=values.__getitem__, reverse=True)[: max(1, top_k)]
+        if top_k > 1:
+            order = sorted(range(len(values)), key=values.__getitem__, reverse=True)[:top_k]
+        else:
+            order = [values.index(best)]
         if is_logits:
             top = tuple([(labels[i], exp((values[i] - best) * scale) / total) for i in order])
         else:
@@ -189,8 +194,6 @@ class Engine:
                 self.bundle.preprocess.check(array)
             return array
         if array.dtype == np.float32 and spec.scale:
-            if not np.isfinite(array).all():
-                raise InputError(f"input {spec.name!r} holds NaN or infinity")
             return spec.quantize(array)
         if array.dtype == np.int8 and spec.dtype == np.float32 and spec.name in self.bundle.grids:
             scale, zero_point = self.bundle.grids[spec.name]

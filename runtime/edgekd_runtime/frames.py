@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 from edgekd_runtime.errors import InputError
@@ -80,6 +81,12 @@ def span(headers: dict[str, str], name: str) -> Span | None:
     if sum(found) > _MAX_OFFSET:
         raise InputError(f"{name} is beyond what shared memory can hold")
     return found
+
+
+@lru_cache(maxsize=256)
+def reply_lines(content_type: str, headers: tuple[tuple[str, str], ...]) -> bytes:
+    """The head of a reply, which mostly is that of the one before."""
+    return "\n".join(f"{name}: {value}" for name, value in (("content-type", content_type), *headers)).encode("latin-1")
 
 
 def frame_head(status: int, request_id: int, head: bytes, body_size: int) -> bytes:

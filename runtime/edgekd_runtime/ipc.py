@@ -96,7 +96,7 @@ class _Connection:
         self._server = server
         self._loop = loop
         self._sock = sock
-        self._buffer = bytearray(_BUFFER_BYTES)
+        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._filled = 0
         self._out = bytearray()
         self._pending = 0
@@ -128,8 +128,8 @@ class _Connection:
     def _readable(self) -> None:
         self._server.poll.asked()
         try:
-            with memoryview(self._buffer)[self._filled :] as room:
-                count, ancillary, _, _ = self._sock.recvmsg_into([room], shared.ANCILLARY_BYTES)
+            room = self._buffer[self._filled :] if self._filled else self._buffer
+            count, ancillary, _, _ = self._sock.recvmsg_into([room], shared.ANCILLARY_BYTES)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -155,8 +155,8 @@ class _Connection:
                 self._memory = shared.SharedMemory(fd)
 
     def _answer_frames(self) -> None:
-        at = 0
-        while self._is_open and not self._ends and self._is_reading and self._filled - at >= frames.PREFIX.size:
+        at, prefix_size = 0, frames.PREFIX.size
+        while self._is_open and not self._ends and self._is_reading and self._filled - at >= prefix_size:
             magic, head_size, _, request_id, body_size = frames.PREFIX.unpack_from(self._buffer, at)
             if magic != frames.MAGIC or head_size > frames.MAX_HEAD:
                 self.refuse(0, fault_reply(InputError("that is no frame of version 1")))
@@ -164,15 +164,14 @@ class _Connection:
             if body_size > self._server.max_body_bytes:
                 self.refuse(request_id, too_large(self._server.max_body_bytes))
                 break
-            body_at = at + frames.PREFIX.size + head_size
+            head_at = at + prefix_size
+            body_at = head_at + head_size
             end = body_at + body_size
             if end > self._filled:
                 self._wait_for(end - at, at)
                 return
-            with memoryview(self._buffer) as view:
-                raw_head, body = bytes(view[at + frames.PREFIX.size : body_at]), bytes(view[body_at:end])
             at = end
-            self._ask(raw_head, request_id, body)
+            self._ask(self._buffer[head_at:body_at].tobytes(), request_id, self._buffer[body_at:end].tobytes())
         if self._is_open:
             self._keep(at)
             self._watch(self._filled > 0 and self._is_reading)
@@ -181,14 +180,16 @@ class _Connection:
         """Make room for a frame of ``size`` bytes, at most twice of what has come of it."""
         self._keep(at)
         if size > len(self._buffer) and self._filled == len(self._buffer):
-            self._buffer.extend(bytes(min(size, 2 * self._filled) - len(self._buffer)))
+            grown = bytearray(min(size, 2 * self._filled))
+            grown[: self._filled] = self._buffer
+            self._buffer = memoryview(grown)
         self._watch(True)
 
     def _keep(self, at: int) -> None:
         """What is left from ``at`` on moves to the front; a large frame's room is given back."""
-        left = self._filled - at
+        left = max(0, self._filled - at)
         if left == 0 and len(self._buffer) > _BUFFER_BYTES:
-            self._buffer = bytearray(_BUFFER_BYTES)
+            self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         elif at and left:
             self._buffer[:left] = self._buffer[at : self._filled]
         self._filled = left
@@ -248,13 +249,11 @@ class _Connection:
         self._send(request_id, reply, None)
 
     def _send(self, request_id: int, reply: Reply, place: frames.Span | None) -> None:
-        lines, body = f"content-type: {reply.content_type}", reply.body
-        for name, value in reply.headers:
-            lines += f"\n{name}: {value}"
+        lines, body = frames.reply_lines(reply.content_type, reply.headers), reply.body
         if place is not None and self._memory is not None and self._memory.write(place, body):
-            lines += f"\n{frames.SHARED_BODY}: {place.offset} {len(body)}"
+            lines += f"\n{frames.SHARED_BODY}: {place.offset} {len(body)}".encode()
             body = b""
-        head = frames.frame_head(reply.status, request_id, lines.encode("latin-1"), len(body))
+        head = frames.frame_head(reply.status, request_id, lines, len(body))
         if self._out:
             self._out += head + body
             return

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.reply import Headers, Post, Reply, json_reply
 from edgekd_runtime.routes import AnyRoute, ModelRoute, Route, Site
-from edgekd_runtime.wire import classify, compressed, infer, jsonbody, metadata, raw, tfserving
+from edgekd_runtime.wire import answers, classify, compressed, infer, jsonbody, metadata, raw, tfserving
 from edgekd_runtime.wire.datatypes import BINARY_HEADER
 
 
@@ -34,9 +34,10 @@ def _config(engine: Engine) -> Post:
 
 
 def _infer(engine: Engine) -> Post:
+    write = answers.InferWriter(engine)
+
     def answer(body: bytes, headers: Headers) -> Reply:
-        request = infer.parse(body, engine, headers.get(BINARY_HEADER))
-        head, binary, is_binary = infer.answer(request, engine)
+        head, binary, is_binary = write(infer.parse(body, engine, headers.get(BINARY_HEADER)))
         if not is_binary:
             return Reply(200, head)
         return Reply(200, head + binary, "application/octet-stream", ((BINARY_HEADER, str(len(head))),))

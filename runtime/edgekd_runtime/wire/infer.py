@@ -1,4 +1,4 @@
-"""Open Inference Protocol v2 (KServe) with its binary tensors: requests to ``infer`` and their answers.
+"""Open Inference Protocol v2 (KServe) with its binary tensors: requests to ``infer``.
 
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
 A model that preprocesses takes one input more than its tensors, ``text`` (BYTES), or ``image`` or ``audio`` (BYTES,
@@ -16,15 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from edgekd_runtime.engine import MAX_BATCH, Arrays, Classification, Engine
+from edgekd_runtime.engine import MAX_BATCH, Arrays, Engine
 from edgekd_runtime.errors import InputError
-from edgekd_runtime.reply import encode
 from edgekd_runtime.wire import jsonbody, tensors
-from edgekd_runtime.wire.datatypes import BYTES, DTYPES, pack_bytes
+from edgekd_runtime.wire.datatypes import DTYPES
 from edgekd_runtime.wire.raw import TEXT, decoded, file_of
 from edgekd_runtime.wire.tensors import Tensor
-
-LABEL, SCORE = "label", "score"
 
 OUTPUT_DATATYPES = ("FP16", "FP32")
 
@@ -41,10 +38,11 @@ class Wanted(NamedTuple):
 
 
 class Head(NamedTuple):
-    """The JSON of a request. ``outputs`` None: all of them, ``binary`` or not."""
+    """The JSON of a request; ``size`` bytes follow it. ``outputs`` None: all of them, ``binary`` or not."""
 
     id: str | None
     inputs: tuple[Tensor, ...]
+    size: int
     outputs: tuple[Wanted, ...] | None
     binary: bool
 
@@ -57,14 +55,6 @@ class InferRequest(NamedTuple):
     raw: tuple[str | bytes, ...] | None
     outputs: tuple[Wanted, ...] | None
     binary: bool
-
-
-class InferAnswer(NamedTuple):
-    """JSON, and behind it the bytes of the ``binary`` tensors, in the order of the outputs."""
-
-    head: bytes
-    binary: bytes
-    is_binary: bool
 
 
 def parse(body: bytes | bytearray, engine: Engine, head_length: str | None = None) -> InferRequest:
@@ -96,7 +86,9 @@ def _parse_head(head: bytes | bytearray) -> Head:
     if not isinstance(inputs, list) or not inputs or not all(isinstance(entry, dict) for entry in inputs):
         raise InputError("'inputs' must be a list with one object per input tensor")
     binary = tensors.parameters(request, "the request").get("binary_data_output", False) is True
-    return Head(identity, tuple(map(tensors.parse, inputs)), _wanted(request.get("outputs"), binary), binary)
+    parsed = tuple(map(tensors.parse, inputs))
+    size = sum(tensor.size for tensor in parsed)
+    return Head(identity, parsed, size, _wanted(request.get("outputs"), binary), binary)
 
 
 _remembered = lru_cache(maxsize=256)(_parse_head)
@@ -106,9 +98,8 @@ def _read(head: Head, binary: memoryview, engine: Engine) -> InferRequest:
     arrays: Arrays = {}
     raw: tuple[str | bytes, ...] | None = None
     at = 0
-    if sum([tensor.size for tensor in head.inputs]) != len(binary):
-        named = sum(tensor.size for tensor in head.inputs)
-        raise InputError(f"the inputs' 'binary_data_size' add up to {named}; {len(binary)} bytes follow the JSON")
+    if head.size != len(binary):
+        raise InputError(f"the inputs' 'binary_data_size' add up to {head.size}; {len(binary)} bytes follow the JSON")
     for tensor in head.inputs:
         part = binary[at : at + tensor.size]
         at += tensor.size
@@ -117,17 +108,17 @@ def _read(head: Head, binary: memoryview, engine: Engine) -> InferRequest:
         if tensor.name == engine.takes:
             raw = _raw(tensor, part)
         else:
-            arrays[tensor.name] = _widened(tensor, tensors.array(tensor, part), engine)
+            array = tensors.array(tensor, part)
+            arrays[tensor.name] = array if tensor.datatype != "FP16" else _widened(tensor.name, array, engine)
     if raw is not None and arrays:
         raise InputError(f"send either {engine.takes!r} or the model's own tensors, not both")
     return InferRequest(head.id, arrays, raw, head.outputs, head.binary)
 
 
-def _widened(tensor: Tensor, array: npt.NDArray[Any], engine: Engine) -> npt.NDArray[Any]:
+def _widened(name: str, array: npt.NDArray[Any], engine: Engine) -> npt.NDArray[Any]:
     """FP16 is the short form of FP32 for a model that is not of FP16 itself."""
-    if tensor.datatype != "FP16" or any(one.name == tensor.name and one.dtype == np.float16 for one in engine.inputs):
-        return array
-    return array.astype(np.float32)
+    is_half = any(one.name == name and one.dtype == np.float16 for one in engine.inputs)
+    return array if is_half else array.astype(np.float32)
 
 
 def _raw_body(body: bytes | bytearray, engine: Engine) -> InferRequest:
@@ -188,91 +179,3 @@ def run(engine: Engine, arrays: Arrays, raw: Sequence[str | bytes] | None) -> Ar
     if raw is None:
         return engine.infer(arrays)
     return engine.outputs_of([np.concatenate([engine.preprocess(one)[0] for one in raw])])
-
-
-def answer(request: InferRequest, engine: Engine) -> InferAnswer:
-    """Run the request. Raises ``InputError``."""
-    arrays = run(engine, request.tensors, request.raw)
-    wanted = request.outputs
-    if wanted is None:
-        labelled = (LABEL, SCORE) if engine.bundle.labels else ()
-        wanted = tuple([Wanted(name, request.binary) for name in (*arrays, *labelled)])
-    ranked: list[Classification] = []
-    if engine.bundle.labels and any(one.name in (LABEL, SCORE) for one in wanted):
-        ranked = [engine.rank(row, 1) for row in arrays[engine.outputs[0].name]]
-    outputs, parts, in_binary = [], [], 0
-    for one in wanted:
-        output, part = _output(one, arrays, ranked, engine)
-        outputs.append(output)
-        parts.append(part)
-        in_binary += one.binary
-    # With all values behind it, the JSON of one client's answers is always the same.
-    said = _remembered_answer if request.id is None and in_binary == len(wanted) else _answer_head
-    head = said(engine.bundle.name, engine.bundle.version, request.id, tuple(outputs))
-    return InferAnswer(head, b"".join(parts), in_binary > 0)
-
-
-def _answer_head(name: str, version: str, identity: str | None, outputs: tuple[Tensor, ...]) -> bytes:
-    content: dict[str, Any] = {"model_name": name, "model_version": version}
-    if identity is not None:
-        content["id"] = identity
-    return encode({**content, "outputs": [_entry(output) for output in outputs]}).encode("utf-8", "replace")
-
-
-_remembered_answer = lru_cache(maxsize=256)(_answer_head)
-
-
-def _entry(output: Tensor) -> dict[str, Any]:
-    entry = {"name": output.name, "datatype": output.datatype, "shape": list(output.shape)}
-    if output.data is None:
-        return {**entry, "parameters": {"binary_data_size": output.size}}
-    return {**entry, "data": output.data}
-
-
-def output_names(engine: Engine) -> list[str]:
-    """All that ``infer`` can give."""
-    return [spec.name for spec in engine.outputs] + ([LABEL, SCORE] if engine.bundle.labels else [])
-
-
-def _output(one: Wanted, arrays: Arrays, ranked: Sequence[Classification], engine: Engine) -> tuple[Tensor, bytes]:
-    """An output and its bytes, none where its values stand in the JSON. ``ranked``: the rows' labels, if asked for."""
-    array = arrays.get(one.name)
-    if array is None:
-        if one.name not in (LABEL, SCORE) or not ranked:
-            known = ", ".join(output_names(engine))
-            raise InputError(f"there is no output {one.name[:80]!r}; the outputs are: {known}")
-        if one.name == LABEL:
-            return _bytes_output(one, [top.label for top in ranked], (len(ranked),))
-        array = np.array([top.score for top in ranked], np.float32)
-    return _classes(one, array, engine) if one.top else _number_output(one, array)
-
-
-def _number_output(one: Wanted, array: npt.NDArray[Any]) -> tuple[Tensor, bytes]:
-    if one.datatype == "FP16":
-        with np.errstate(over="ignore"):
-            array = array.astype(np.float16)
-        if not np.isfinite(array).all():
-            raise InputError(f"output {one.name!r} has values that FP16 cannot hold; ask for FP32")
-    if one.binary:
-        return Tensor(one.name, one.datatype, array.shape, None, array.nbytes), array.tobytes()
-    return Tensor(one.name, one.datatype, array.shape, array.ravel().tolist(), 0), b""
-
-
-def _bytes_output(one: Wanted, values: list[str], shape: tuple[int, ...]) -> tuple[Tensor, bytes]:
-    if one.binary:
-        packed = pack_bytes([value.encode() for value in values])
-        return Tensor(one.name, BYTES, shape, None, len(packed)), packed
-    return Tensor(one.name, BYTES, shape, values, 0), b""
-
-
-def _classes(one: Wanted, array: npt.NDArray[Any], engine: Engine) -> tuple[Tensor, bytes]:
-    """Triton's classification extension: ``value:index`` or ``value:index:label``, best first, ``(n, classes)``."""
-    rows = array.reshape(len(array), -1)
-    labels = engine.bundle.labels if one.name == engine.outputs[0].name else ()
-    order = np.argsort(-rows, axis=1, kind="stable")[:, : one.top].tolist()
-    values = [
-        ":".join([f"{row[i]:f}", str(i), *labels[i : i + 1]])
-        for row, best in zip(rows, order, strict=True)
-        for i in best
-    ]
-    return _bytes_output(one, values, (len(rows), len(order[0])))

@@ -7,8 +7,8 @@ from typing import Any
 from edgekd_runtime import __version__
 from edgekd_runtime.backend import TensorSpec
 from edgekd_runtime.engine import MAX_BATCH, Engine
+from edgekd_runtime.wire.answers import LABEL, SCORE
 from edgekd_runtime.wire.datatypes import BYTES, DATATYPES
-from edgekd_runtime.wire.infer import LABEL, SCORE
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics")
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.errors import InputError
 from edgekd_runtime.wire import infer
+from edgekd_runtime.wire.answers import InferAnswer, InferWriter
 from edgekd_runtime.wire.datatypes import DATATYPES, DTYPES, pack_bytes, unpack_bytes
 
 shared = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -38,10 +39,10 @@ def framed(request: dict[str, Any], data: bytes) -> tuple[bytes, str]:
 def ask(engine: Engine, request: dict[str, Any], data: bytes) -> dict[str, Any]:
     """Output name → array, or list of bytes, or what JSON says."""
     body, length = framed(request, data)
-    return outputs(infer.answer(infer.parse(body, engine, length), engine))
+    return outputs(InferWriter(engine)(infer.parse(body, engine, length)))
 
 
-def outputs(answer: infer.InferAnswer) -> dict[str, Any]:
+def outputs(answer: InferAnswer) -> dict[str, Any]:
     found, at = {}, 0
     for output in json.loads(answer.head)["outputs"]:
         size = output.get("parameters", {}).get("binary_data_size")
@@ -60,7 +61,7 @@ def outputs(answer: infer.InferAnswer) -> dict[str, Any]:
 
 def refused(engine: Engine, body: bytes, length: str, fragment: str) -> None:
     with pytest.raises(InputError) as caught:
-        infer.answer(infer.parse(body, engine, length), engine)
+        InferWriter(engine)(infer.parse(body, engine, length))
     assert fragment in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -130,10 +131,10 @@ def test_classes_without_labels(dense: Engine) -> None:
 
 
 def test_a_body_without_json(dense: Engine, add: Engine, engine: Engine) -> None:
-    got = outputs(infer.answer(infer.parse(X.tobytes(), dense, "0"), dense))
+    got = outputs(InferWriter(dense)(infer.parse(X.tobytes(), dense, "0")))
     np.testing.assert_array_equal(got["out"], Y)
     text = "where is my order"
-    got = outputs(infer.answer(infer.parse(text.encode(), engine, "0"), engine))
+    got = outputs(InferWriter(engine)(infer.parse(text.encode(), engine, "0")))
     assert got["label"] == [engine.classify(text).label.encode()]
     refused(dense, X.tobytes()[:-1], "0", "a row has 16 bytes, the body 31")
     refused(dense, b"", "0", "a row has 16 bytes")
@@ -255,6 +256,6 @@ def test_any_request(
     body, length = framed({"inputs": inputs, "outputs": wanted}, data)
     for one in (dense, add, engine):
         try:
-            outputs(infer.answer(infer.parse(body, one, cut or length), one))
+            outputs(InferWriter(one)(infer.parse(body, one, cut or length)))
         except InputError as error:
             assert "\n" not in str(error)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.errors import InputError
 from edgekd_runtime.wire import infer, metadata
+from edgekd_runtime.wire.answers import InferWriter
 
 INTEGERS = ["UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64"]
 FLOATS = ["FP16", "FP32", "FP64"]
@@ -33,7 +34,7 @@ def parse_one(engine: Engine, datatype: str, data: list[Any]) -> np.ndarray:
 
 
 def answer(raw: bytes, engine: Engine) -> dict[str, Any]:
-    head, binary, is_binary = infer.answer(infer.parse(raw, engine), engine)
+    head, binary, is_binary = InferWriter(engine)(infer.parse(raw, engine))
     assert (binary, is_binary) == (b"", False)
     got: dict[str, Any] = json.loads(head, parse_constant=pytest.fail)
     return got
