@@ -198,6 +198,10 @@ class Ends:
         for some in labels:
             self._channels.freeze(some)
 
+    def are_live(self, labels: Labels | None) -> bool:
+        """Whether any of them need not stay, by what is known so far."""
+        return labels is not None and bool((self._channels.classes(labels) != FROZEN).any())
+
     def contracts(self, slot: int, axis: int) -> None:
         """The op sums over this axis of this activation."""
         if not self.tensor(slot).is_constant:

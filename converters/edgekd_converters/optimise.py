@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from edgekd_converters.bias_correction import BIAS_SAMPLES, correct_bias
 from edgekd_converters.calibrate import PERCENTILE, Ranges, Statistics, observe
+from edgekd_converters.equalise import equalise
 from edgekd_converters.errors import QuantizeError, UnsupportedOpError
 from edgekd_converters.graph import Graph
 from edgekd_converters.judge import Judge
@@ -21,7 +22,7 @@ AUTO = "auto"
 _HELD_OUT_EVERY, _HELD_OUT_MOST = 4, 256
 _FEWEST = 20  # samples of which some can be held out
 _GAIN = 0.99  # of the distance before, which a step has to better to be kept
-_BIAS = "bias correction"
+_EQUAL, _BIAS = "equalisation", "bias correction"
 _ODD = 0.02  # of the samples may be broken
 _PERCENTILES = (99.999, 99.99, 99.9)
 
@@ -32,12 +33,14 @@ Rows = npt.NDArray[np.int64]
 class QuantizeOptions:
     """``calibrator``: one of ``CALIBRATORS``, or ``auto``: whichever does best. ``ranges`` stand for their tensors.
 
-    ``bias``: try bias correction. ``qat``: then train weights and ranges on the calibration samples.
+    ``equalise``: try cross-layer equalisation. ``bias``: then bias correction. ``qat``: then train weights and ranges
+    on the calibration samples.
     """
 
     calibrator: str = AUTO
     percentile: float = PERCENTILE
     ranges: Ranges | None = None
+    equalise: bool = True
     bias: bool = True
     qat: QatOptions | None = None
 
@@ -55,12 +58,14 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Quantized:
-    """``float_graph`` is what layers of ``int8_graph`` are compared with: the given graph.
+    """``float_graph``: as it was given. ``unrounded``: what layers of ``int8_graph`` are compared with, the same graph,
+    its channels equalised if that was kept.
 
     ``held_out``: the number of samples that attempts were judged on.
     """
 
     float_graph: Graph
+    unrounded: Graph
     int8_graph: Graph
     ranges: Ranges
     attempts: tuple[Attempt, ...]
@@ -95,6 +100,13 @@ def make_int8(
     for name, ranges in _candidates(statistics, options, choose=bool(len(held))):
         on_step(name)
         search.offer(name, graph, ranges | given)
+    level = graph
+    if options.equalise and len(held):
+        on_step(_EQUAL)
+        level = equalise(graph, {name: column[fitted] for name, column in samples.items()})
+    if level is not graph:
+        found = dict(_candidates(observe(level, feeds(samples, fitted)), options, choose=True))
+        search.follow(_EQUAL, lambda best: (level, found[best.names[0]] | given))
     if options.bias and len(held):
         on_step(_BIAS)
         some = {name: column[fitted[:BIAS_SAMPLES]] for name, column in samples.items()}
@@ -108,7 +120,8 @@ def make_int8(
 
         search.follow(f"{qat.steps} steps of training", train)
     best = search.best
-    return Quantized(graph, best.int8, best.ranges, search.told(), len(held))
+    unrounded = level if _EQUAL in best.names else graph
+    return Quantized(graph, unrounded, best.int8, best.ranges, search.told(), len(held))
 
 
 @dataclass(frozen=True)

@@ -74,12 +74,13 @@ def convert(options: ConvertOptions, stages: Stages | None = None) -> ConvertRes
         runs = side_by_side([*(step.graph for step in made[:-1]), float_graph, int8_graph], data.judged)
         scores = [score(run.outputs, data.truth, runs[0].outputs) for run in runs]
     with stages.stage("look into layers") as step:
-        layers = layer_errors(float_graph, int8_graph, some_rows(data.judged, float_graph))
-        culprits = find_culprits(float_graph, int8_graph, data.judged, layers, step.advance)
+        unrounded = made_int8.unrounded
+        layers = layer_errors(unrounded, int8_graph, some_rows(data.judged, unrounded))
+        culprits = find_culprits(unrounded, int8_graph, data.judged, layers, step.advance)
     with stages.stage("gate") as step:
         verdict = judge(options.metric, options.max_drop, scores)
         ladder = Ladder(
-            graph=float_graph,
+            graph=unrounded,
             ranges=made_int8.ranges,
             culprits=culprits,
             columns=data.judged,

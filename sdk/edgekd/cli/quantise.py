@@ -33,6 +33,7 @@ _OPTIONS = (
         type=common.PATH,
         help="A ranges.json of an earlier build, edited perhaps: its ranges stand, whatever the calibrator says.",
     ),
+    click.option("--no-equalise", is_flag=True, help="Leave channels as loud as they are, even where it would help."),
     click.option("--no-bias-correction", is_flag=True, help="Leave biases as they are, even where it would help."),
     click.option(
         "--qat-steps",
@@ -72,7 +73,13 @@ def quantize_options(given: dict[str, Any], seed: int) -> QuantizeOptions:
     qat = None
     if given["qat_steps"] is not None:
         qat = QatOptions(given["qat_steps"], given["qat_batch"], given["qat_learning_rate"], seed=seed)
-    return QuantizeOptions(given["calibrator"], given["percentile"], bias=not given["no_bias_correction"], qat=qat)
+    return QuantizeOptions(
+        given["calibrator"],
+        given["percentile"],
+        equalise=not given["no_equalise"],
+        bias=not given["no_bias_correction"],
+        qat=qat,
+    )
 
 
 def _is_given(option: str) -> bool:
