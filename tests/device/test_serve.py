@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
@@ -592,7 +593,8 @@ def test_a_client_that_still_sends_gets_the_refusal(
         sock.settimeout(TIMEOUT_S)
         sock.connect(address)
         sock.sendall(head.encode() + b'{"text": ')
-        answer = b"" if without else sock.recv(4096)  # the fast server answers at once
+        # Where httptools reads, the answer comes at once; h11 lets the client finish first.
+        answer = b"" if without or find_spec("httptools") is None else sock.recv(4096)
         sock.sendall(rest)
         while more := sock.recv(4096):
             answer += more
