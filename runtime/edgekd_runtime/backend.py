@@ -79,11 +79,21 @@ class TensorSpec:
 
     def dequantize(self, stored: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """The stored dtype → ``float32``."""
+        if self.scale and stored.dtype == self.dtype and stored.itemsize == 1:
+            return self._reals.take(stored)  # one pass in place of three
+        return self._real(stored)
+
+    def _real(self, stored: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         real = stored.astype(np.float32)
         if self.scale:
             real -= self.zero_point
             real *= self.scale
         return real
+
+    @cached_property
+    def _reals(self) -> npt.NDArray[np.float32]:
+        """Of all 256 values of one byte, in the order in which they are indices: negative ones count from the end."""
+        return self._real(np.arange(256).astype(np.uint8).view(self.dtype))
 
 
 class Backend(Protocol):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from math import exp, isfinite
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,7 @@ from edgekd_runtime.bundle import Bundle, Golden
 from edgekd_runtime.errors import BundleError, GoldenError, InputError, MissingExtraError
 from edgekd_runtime.pool import Pool
 from edgekd_runtime.preprocess import TextNgram, fits
+from edgekd_runtime.ranking import Classification, Ranker
 
 MAX_BATCH = 64
 
@@ -28,22 +28,6 @@ _GOLDEN_RTOL = 1e-3
 _GOLDEN_MEAN_STEPS = 1.0
 
 Arrays = dict[str, npt.NDArray[Any]]
-
-
-class Classification(NamedTuple):
-    """``top`` lists (label, probability), best first; ``answers`` (language → text) belong to the best in scope."""
-
-    top: tuple[tuple[str, float], ...]
-    in_scope: bool
-    answers: Mapping[str, str]
-
-    @property
-    def label(self) -> str:
-        return self.top[0][0]
-
-    @property
-    def score(self) -> float:
-        return self.top[0][1]
 
 
 class Engine:
@@ -69,6 +53,9 @@ class Engine:
         self.inputs, self.outputs = (
             tuple(self._as_seen(spec) for spec in specs) for specs in (self.backend.inputs, self.backend.outputs)
         )
+        self.takes = bundle.preprocess.media if bundle.preprocess else None
+        """The kind of raw input that the model has a preprocessing for: text, image, audio, or none."""
+        self.ranker = Ranker(bundle)
         self._prepare = self._preparation()
         if bundle.golden is not None:
             self._check_golden(bundle.golden)
@@ -89,12 +76,6 @@ class Engine:
         """Let go of the flatbuffer's bytes where the interpreters map them from a file."""
         if self._is_mapped:
             self.bundle = replace(self.bundle, model=b"")
-
-    @property
-    def takes(self) -> str | None:
-        """The kind of raw input that the model has a preprocessing for: text, image, audio, or none."""
-        preprocess = self.bundle.preprocess
-        return preprocess.media if preprocess else None
 
     def preprocess(self, raw: object) -> list[npt.NDArray[Any]]:
         """A raw text, or a file's bytes → the model's input as stored, with the batch axis. Raises ``InputError``."""
@@ -150,34 +131,12 @@ class Engine:
         """A raw text, or the bytes of a file → its best ``top_k`` labels. Raises ``InputError``."""
         stored = self.invoke(self.preprocess(raw))[0]
         spec = self.outputs[0]
-        return self._rank(stored[0].tolist(), spec.scale or 1.0, spec.zero_point, top_k)
+        top = self.ranker.top(stored[0].tolist(), spec.scale or 1.0, spec.zero_point, top_k)
+        return self.ranker.classified(top)
 
     def rank(self, scores: npt.NDArray[np.float32], top_k: int) -> Classification:
         """``(labels,) float32``, as the bundle's ``scores`` says → the ``top_k`` best labels with probabilities."""
-        return self._rank(scores.tolist(), 1.0, 0, top_k)
-
-    def _rank(self, values: list[float], scale: float, zero_point: int, top_k: int) -> Classification:
-        """``(values − zero_point) · scale`` are the model's scores. On some dozens of labels faster than numpy."""
-        bundle = self.bundle
-        labels = bundle.labels
-        if not labels:
-            raise InputError(f"model {bundle.name!r} has no labels, so it cannot classify; use infer")
-        is_logits = bundle.scores == "logits"
-        best = max(values)
-        total = sum([exp((value - best) * scale) for value in values]) if is_logits else sum(values)
-        if not isfinite(total):
-            raise InputError("the model's output holds NaN or infinity for this input")
-        if top_k > 1:
-            order = sorted(range(len(values)), key=values.__getitem__, reverse=True)[:top_k]
-        else:
-            order = [values.index(best)]
-        if is_logits:
-            top = tuple([(labels[i], exp((values[i] - best) * scale) / total) for i in order])
-        else:
-            top = tuple([(labels[i], (values[i] - zero_point) * scale) for i in order])
-        label, score = top[0]
-        in_scope = bundle.threshold is None or score >= bundle.threshold
-        return Classification(top, in_scope, bundle.answers.get(label, {}) if in_scope else {})
+        return self.ranker.classified(self.ranker.top(scores.tolist(), top_k=top_k))
 
     def _fit(self, spec: TensorSpec, inputs: Arrays) -> npt.NDArray[Any]:
         if spec.name not in inputs:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from edgekd_runtime import errors
+from edgekd_runtime import errors, jsontext
 
 Headers = Mapping[str, str]
 """Of a request: names in lower case; what was sent several times is joined by commas (RFC 9110, 5.3)."""
@@ -39,8 +38,6 @@ STATUS: dict[type[Exception], int] = {
 }
 """HTTP statuses of faults; the first class that fits counts."""
 
-encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-
 
 def headers_of(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """Raw headers as they came, names already in lower case."""
@@ -53,7 +50,7 @@ def headers_of(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 
 def json_reply(content: object, status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> Reply:
     """``content`` as JSON."""
-    return Reply(status, encode(content).encode("utf-8", "replace"), headers=headers)
+    return Reply(status, jsontext.dumps(content), headers=headers)
 
 
 def error_reply(status: int, message: str, headers: tuple[tuple[str, str], ...] = ()) -> Reply:

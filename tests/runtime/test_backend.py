@@ -42,6 +42,17 @@ def test_stored_values_survive_the_round_trip(values: list[int]) -> None:
     np.testing.assert_array_equal(INT8.quantize(INT8.dequantize(stored)), stored)
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16])
+def test_every_stored_value_stands_for_its_real(dtype: type) -> None:
+    spec = TensorSpec("x", (1, 256), np.dtype(dtype), 0.1, 7)
+    stored = (
+        np.arange(-128 if dtype != np.uint8 else 0, 128 if dtype != np.uint8 else 256).astype(dtype).reshape(1, 256)
+    )
+    real = spec.dequantize(stored)
+    assert (real.dtype, real.shape) == (np.float32, (1, 256))
+    np.testing.assert_array_equal(real, (stored.astype(np.float32) - 7) * np.float32(0.1))
+
+
 def test_what_has_no_scale_is_only_converted() -> None:
     plain = TensorSpec("ids", (1, 2), np.dtype(np.int32))
     assert plain.quantize(np.array([1, 2], np.float32)).tolist() == [1, 2]

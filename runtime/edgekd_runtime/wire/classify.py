@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from edgekd_runtime.engine import MAX_BATCH, Engine
 from edgekd_runtime.errors import InputError
-from edgekd_runtime.reply import encode
+from edgekd_runtime.jsontext import encode
 from edgekd_runtime.wire.raw import TEXT, file_of
 
 MAX_TOP_K = 1000

@@ -71,7 +71,7 @@ def parse(body: bytes | bytearray, engine: Engine, head_length: str | None = Non
         raise InputError(f"Inference-Header-Content-Length says {length}, the body has only {len(body)} bytes")
     if length == 0:
         return _raw_body(body, engine)
-    head = bytes(memoryview(body)[:length])
+    head = bytes(body[:length])
     # A client says the same head every time, and parsing it costs as much as a small model.
     parsed = _remembered(head) if length <= _REMEMBERED_BYTES else _parse_head(head)
     return _read(parsed, memoryview(body)[length:], engine)

@@ -5,6 +5,7 @@ The binary form: https://github.com/kserve/open-inference-protocol/blob/main/spe
 
 from __future__ import annotations
 
+import marshal
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -19,6 +20,12 @@ MAX_RANK = 8
 MAX_NAME = 256
 
 _MAX_VALUES = 1 << 32
+_MANY = 128  # values, from which on it pays to look at all at once
+_LIST_HEAD = 5
+_MARSHALLED = {
+    ord("i"): np.dtype([("type", "u1"), ("value", "<i4")]),
+    ord("g"): np.dtype([("type", "u1"), ("value", "<f8")]),
+}
 _ON_THE_WIRE = {datatype: dtype.newbyteorder("<") for datatype, dtype in DTYPES.items()}
 
 
@@ -91,19 +98,22 @@ def _flat(name: str, entry: Mapping[str, Any], shape: Sequence[int]) -> list[Any
 
 def array(tensor: Tensor, part: memoryview) -> npt.NDArray[Any]:
     """Its values, ``shape``, in the datatype's dtype. ``part``: its bytes, where it has no ``data``."""
-    dtype = DTYPES.get(tensor.datatype)
+    dtype = _ON_THE_WIRE.get(tensor.datatype)
     if dtype is None:
         raise InputError(f"input {tensor.name!r} must hold numbers, not {tensor.datatype}")
     if tensor.data is not None:
-        return numbers(f"input {tensor.name!r}", tensor.data, dtype).reshape(tensor.shape)
-    values = np.frombuffer(part, _ON_THE_WIRE[tensor.datatype]).reshape(tensor.shape)
-    if dtype.kind == "b" and (values.view(np.uint8) > 1).any():
+        return numbers(f"input {tensor.name!r}", tensor.data, DTYPES[tensor.datatype]).reshape(tensor.shape)
+    values: npt.NDArray[Any] = np.ndarray(tensor.shape, dtype, part)
+    if tensor.datatype == "BOOL" and (values.view(np.uint8) > 1).any():
         raise InputError(f"input {tensor.name!r}: a BOOL is a byte of 0 or 1")
     return values
 
 
 def numbers(where: str, data: list[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """JSON's numbers or booleans, strictly those of ``dtype`` → ``(n,)``. Raises ``InputError``."""
+    at_once = _at_once(data, dtype) if len(data) >= _MANY else None
+    if at_once is not None:
+        return at_once
     wanted = {int, float} if dtype.kind == "f" else {bool} if dtype.kind == "b" else {int}
     datatype = DATATYPES[dtype]
     if not wanted.issuperset(map(type, data)):
@@ -116,6 +126,30 @@ def numbers(where: str, data: list[Any], dtype: np.dtype[Any]) -> npt.NDArray[An
             return np.array(data, dtype)
     except (OverflowError, ValueError) as error:
         raise InputError(f"{where}: a value does not fit datatype {datatype}") from error
+
+
+def _at_once(data: list[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any] | None:
+    """:func:`numbers` where all values are integers of 32 bits, or all floats, and fit; else None.
+
+    CPython's own serialiser writes a list as ``[``, its length and for each value one byte that says its type and
+    the value. So one look at these bytes tells all types, and they hold the array: four times faster than value by
+    value. Were they written otherwise one day, that would be None, too.
+    """
+    written = marshal.dumps(data, 2)  # version 2 has no references
+    entry = _MARSHALLED.get(written[_LIST_HEAD])
+    if entry is None or len(written) != _LIST_HEAD + len(data) * entry.itemsize:
+        return None
+    entries = np.frombuffer(written, entry, offset=_LIST_HEAD)
+    if (entries["type"] != written[_LIST_HEAD]).any():
+        return None
+    values: npt.NDArray[Any] = entries["value"]
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return values.astype(dtype)
+    if dtype.kind == "b" or values.dtype.kind == "f":
+        return None
+    limits = np.iinfo(dtype)
+    return values.astype(dtype) if limits.min <= values.min() and values.max() <= limits.max else None
 
 
 def raw_values(tensor: Tensor, part: memoryview) -> list[Any]:

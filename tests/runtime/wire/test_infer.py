@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.errors import InputError
-from edgekd_runtime.wire import infer, metadata
+from edgekd_runtime.wire import infer, metadata, tensors
 from edgekd_runtime.wire.answers import InferWriter
+from edgekd_runtime.wire.datatypes import DTYPES
 
 INTEGERS = ["UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64"]
 FLOATS = ["FP16", "FP32", "FP64"]
@@ -61,7 +62,32 @@ def test_integers_to_their_limits(dense: Engine, datatype: str) -> None:
     assert got.dtype == dtype
     assert got.tolist() == [low, high, 1]
     for beyond in (low - 1, high + 1):
-        refused(body(entry("t", datatype, [2], [0, beyond])), dense, f"does not fit datatype {datatype}")
+        refused(
+            body(entry("t", datatype, [2], [0, beyond])), dense, f"datatype {datatype}"
+        )  # orjson makes more than 64 bits a float
+
+
+@given(st.lists(st.integers(-140, 270) | st.floats(width=32, allow_nan=False) | st.booleans(), max_size=3))
+@pytest.mark.parametrize("datatype", [*INTEGERS, *FLOATS, "BOOL"])
+def test_many_values_are_read_as_few_are(datatype: str, some: list[Any]) -> None:
+    def read(data: list[Any]) -> list[Any] | str:
+        try:
+            return tensors.numbers("x", data, DTYPES[datatype]).tolist()
+        except InputError as error:
+            return str(error)
+
+    for filler in (1, 1.5, True):
+        for few in ([filler], [*some, filler]):
+            once, many = read(few), read(few * 128)
+            assert many == (once if isinstance(once, str) else once * 128)
+
+
+@pytest.mark.parametrize("datatype", INTEGERS)
+def test_many_integers_to_their_limits(dense: Engine, datatype: str) -> None:
+    low, high = int(np.iinfo(datatype.lower()).min), int(np.iinfo(datatype.lower()).max)
+    assert parse_one(dense, datatype, [low, high] * 100).tolist() == [low, high] * 100
+    for beyond in (low - 1, high + 1):
+        refused(body(entry("t", datatype, [200], [0] * 199 + [beyond])), dense, f"datatype {datatype}")
 
 
 @pytest.mark.parametrize("datatype", FLOATS)
