@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from edgekd_runtime import jsontext
 
+jsontext.loads(b"{}")  # it is looked for
 needs_orjson = pytest.mark.skipif(importlib.util.find_spec("orjson") is None, reason="orjson is not installed")
 values = st.recursive(
     st.none()
@@ -47,7 +48,7 @@ def outcome(text: bytes) -> object:
 def test_both_write_and_read_the_same(value: object) -> None:
     written = jsontext.dumps(value)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jsontext, "orjson", None)
+        patch.setattr(jsontext, "_orjson", None)
         assert is_same(jsontext.loads(written), jsontext.loads(jsontext.dumps(value)))
         slowly = jsontext.loads(written)
     assert is_same(jsontext.loads(written), slowly)
@@ -69,13 +70,13 @@ def test_both_refuse_and_take_the_same(text: bytes, monkeypatch: pytest.MonkeyPa
             return "too deep"
 
     with_orjson = told()
-    monkeypatch.setattr(jsontext, "orjson", None)
+    monkeypatch.setattr(jsontext, "_orjson", None)
     assert told() == with_orjson
 
 
 @pytest.mark.parametrize("is_there", [False, pytest.param(True, marks=needs_orjson)])
 def test_what_one_of_them_cannot_write(is_there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not is_there:
-        monkeypatch.setattr(jsontext, "orjson", None)
+        monkeypatch.setattr(jsontext, "_orjson", None)
     assert jsontext.dumps({"a": "\ud800"}) == b'{"a":"?"}'
     assert json.loads(jsontext.dumps([2**80, math.pi, "é"])) == [2**80, math.pi, "é"]

@@ -9,8 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
-from importlib import resources
 from math import prod
+from pathlib import Path
 from typing import Any
 
 from edgekd_runtime import __version__, metrics
@@ -25,7 +25,7 @@ _MAX_EXAMPLES, _MAX_EXAMPLE_CHARS, _MAX_ZEROS = 16, 60, 4096
 
 
 def _read(name: str) -> str:
-    return resources.files(__name__).joinpath(name).read_text("utf-8")
+    return Path(__file__).with_name(name).read_text("utf-8")
 
 
 def _source(text: str) -> str:

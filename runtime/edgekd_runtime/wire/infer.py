@@ -9,13 +9,14 @@ files; in base64 where they stand in JSON), and a model with labels gives two ou
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from edgekd_runtime import jsontext
 from edgekd_runtime.engine import MAX_BATCH, Arrays, Engine
 from edgekd_runtime.errors import InputError
 from edgekd_runtime.wire import jsonbody, tensors
@@ -77,8 +78,8 @@ def parse(body: bytes | bytearray, engine: Engine, head_length: str | None = Non
     return _read(parsed, memoryview(body)[length:], engine)
 
 
-def _parse_head(head: bytes | bytearray) -> Head:
-    request = jsonbody.parse(bytes(head))
+def _parse_head(head: bytes | bytearray, loads: Callable[[bytes], Any] = jsontext.loads) -> Head:
+    request = jsonbody.parse(bytes(head), loads)
     identity = request.get("id")
     if identity is not None and not isinstance(identity, str):
         raise InputError("'id' must be a text")
@@ -91,7 +92,7 @@ def _parse_head(head: bytes | bytearray) -> Head:
     return Head(identity, parsed, size, _wanted(request.get("outputs"), binary), binary)
 
 
-_remembered = lru_cache(maxsize=256)(_parse_head)
+_remembered = lru_cache(maxsize=256)(partial(_parse_head, loads=jsontext.loads_once))
 
 
 def _read(head: Head, binary: memoryview, engine: Engine) -> InferRequest:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import codecs
 import json
+from collections.abc import Callable
 from typing import Any
 
 from edgekd_runtime import jsontext
 from edgekd_runtime.errors import InputError
 
 
-def parse(body: bytes) -> dict[str, Any]:
+def parse(body: bytes, loads: Callable[[bytes], Any] = jsontext.loads) -> dict[str, Any]:
     """``bytes`` → JSON object. Raises ``InputError`` with the place of the fault."""
     try:
-        value = jsontext.loads(body.removeprefix(codecs.BOM_UTF8))
+        value = loads(body.removeprefix(codecs.BOM_UTF8))
     except UnicodeDecodeError as error:
         raise InputError(f"the body is not UTF-8: {error.reason} at byte {error.start}") from error
     except json.JSONDecodeError as error:
