@@ -13,7 +13,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from http import HTTPStatus
-from typing import Any
+from io import BytesIO
+from typing import Any, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -33,7 +34,7 @@ def direct_protocol(
     site: Site, guards: Sequence[Guard], max_body_bytes: int, poll: BusyPoll
 ) -> type[HttpToolsProtocol]:
     """uvicorn's protocol class, answering the POSTs of ``site`` directly."""
-    heads: dict[bytes, tuple[str, dict[str, str], int]] = {}  # → path, headers, length of the body
+    heads: dict[bytes, _Known] = {}
 
     class DirectProtocol(HttpToolsProtocol):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -42,7 +43,8 @@ def direct_protocol(
             self._path = ""
             self._headers: dict[str, str] = {}
             self._length = -1
-            self._body: bytes | bytearray = b""
+            self._body = BytesIO()  # as much as has come of it
+            self._known: _Known | None = None  # whose body is coming
             self._between = True  # two messages, so that the next byte begins a head
             self._begun = 0  # messages that httptools has seen
             self._hung_up = False  # but what still comes is read
@@ -55,30 +57,60 @@ def direct_protocol(
             if self._hung_up:
                 return
             poll.asked()
-            head, _, body = data.partition(_BLANK_LINE)
-            known = heads.get(head) if self._between else None
-            if known is not None and known[2] == len(body) and self._idle():
-                self._take(known[0], known[1], body)
+            if self._known is not None:
+                self._takes_more(self._known, data)
                 return
             began = self._between
+            head, _, body = data.partition(_BLANK_LINE) if began else (b"", b"", b"")
+            known = heads.get(head) if began else None
+            if known is not None and self._idle() and self._takes(known, body):
+                return
             self._length = -1
             super().data_received(data)
             one_request = began and self._between and self._length == len(body)
             if one_request and self._answer and len(heads) < _MAX_HEADS and len(head) <= _MAX_HEAD_BYTES:
-                heads[head] = (self._path, self._headers, self._length)
+                heads[head] = _Known(self._path, self._headers, self._length)
             if self._between:
                 self._answer = None  # or an idle connection would keep a model that is served no longer
 
-        def _take(self, path: str, headers: dict[str, str], body: bytes) -> None:
-            """A request whose head is known."""
-            if guards and (refused := self._refusal(path, headers)):
-                self._write(refused, keep_alive=True)
+        def _takes(self, known: _Known, body: bytes) -> bool:
+            """Of a request whose head is known, what has come of its body; False where httptools must look at it."""
+            missing = known.length - len(body)
+            if missing < 0:
+                return False
+            if missing:
+                self._known, self._body = known, BytesIO()
+                self._body.write(body)
+                self._between = False
+                self._begun += 1
+                self._unset_keepalive_if_required()
+            if guards and (refused := self._refusal(known.path, known.headers)):
+                self._write(refused, keep_alive=not missing)
+            elif not missing:
+                self._ask(known, body)
+            return True
+
+        def _takes_more(self, known: _Known, data: bytes) -> None:
+            """The rest of that body, or a part of it; what follows is the next request."""
+            missing = known.length - self._body.tell()
+            self._body.write(data if len(data) <= missing else data[:missing])
+            if len(data) < missing:
                 return
-            found = site.find("POST", path)
+            self._known, self._between = None, True
+            self._ask(known, self._whole_body())
+            if len(data) > missing:
+                self.data_received(data[missing:])
+
+        def _whole_body(self) -> bytes:
+            body, self._body = self._body, BytesIO()
+            return body.getvalue()
+
+        def _ask(self, known: _Known, body: bytes) -> None:
+            found = site.find("POST", known.path)
             if isinstance(found, Reply):
                 self._write(found, keep_alive=True)
             else:
-                self._run(found, headers, body, keep_alive=True)
+                self._run(found, known.headers, body, keep_alive=True)
 
         def _run(self, handler: Handler, headers: dict[str, str], body: bytes, *, keep_alive: bool) -> None:
             if handler.lane is None:
@@ -114,7 +146,7 @@ def direct_protocol(
                 self._hand_over()
                 return
             self._headers = headers_of(self.headers)
-            self._body = b""
+            self._body = BytesIO()
             self._answer = found
             if refused := self._refusal(self._path, self._headers):
                 self._write(refused, keep_alive=False)
@@ -126,19 +158,10 @@ def direct_protocol(
         def on_body(self, body: bytes) -> None:
             if self._answer is None:
                 super().on_body(body)
-            elif len(self._body) + len(body) <= max_body_bytes:
-                self._gather(body)
+            elif self._body.tell() + len(body) <= max_body_bytes:
+                self._body.write(body)
             elif not self._hung_up:
                 self._write(too_large(max_body_bytes), keep_alive=False)
-
-        def _gather(self, body: bytes) -> None:
-            """Most bodies come in one piece; a file's many must not be copied again with every piece."""
-            if not self._body:
-                self._body = body
-                return
-            if isinstance(self._body, bytes):
-                self._body = bytearray(self._body)
-            self._body += body
 
         def on_message_complete(self) -> None:
             self._between = True
@@ -148,8 +171,9 @@ def direct_protocol(
                 self.transport.close()
             elif not self.transport.is_closing():
                 keep_alive = self.parser.should_keep_alive()
-                self._length = len(self._body) if keep_alive else -1
-                self._run(self._answer, self._headers, bytes(self._body), keep_alive=keep_alive)
+                body = self._whole_body()
+                self._length = len(body) if keep_alive else -1
+                self._run(self._answer, self._headers, body, keep_alive=keep_alive)
 
         def _hand_over(self) -> None:
             """Give uvicorn the request as if it had seen it from the start."""
@@ -194,6 +218,14 @@ async def _send_if_there(cycle: RequestResponseCycle, send: Callable[[Any], Awai
     if cycle.transport.is_closing():
         cycle.disconnected = True
     await send(message)
+
+
+class _Known(NamedTuple):
+    """A head that has been read before. ``length``: of the body, in bytes."""
+
+    path: str
+    headers: dict[str, str]
+    length: int
 
 
 class _Pending:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from http.client import HTTPConnection
+import itertools
+import json
+import socket
+import time
+from http.client import HTTPConnection, HTTPResponse
 
 import pytest
 from tests.runtime.listen import LIMIT, listening
@@ -10,7 +14,7 @@ from tests.runtime.listen import LIMIT, listening
 from edgekd_runtime import api
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.reply import Headers, Reply, error_reply
-from edgekd_runtime.routes import Site
+from edgekd_runtime.routes import Limits, Site
 
 
 @pytest.fixture
@@ -62,3 +66,63 @@ def test_a_model_that_is_swapped_answers_the_next_request(site: Site, engine: En
         site.add("m", engine, site.lane_for("m", engine))
         assert ask(connection, b"hello")[0] == 200
         connection.close()
+
+
+TEXT = b"where is my parcel?"
+HEAD = (
+    b"POST /v1/models/m:classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n"
+)
+
+
+def piecewise(sock: socket.socket, *pieces: bytes) -> None:
+    for piece in pieces:
+        sock.sendall(piece)
+        time.sleep(0.02)  # or the kernel may hand over two at once
+
+
+def answers(sock: socket.socket, count: int) -> list[tuple[int, bytes]]:
+    """Status and best label of each."""
+    file = sock.makefile("rb")
+    found = []
+    for _ in range(count):
+        status = int(file.readline().split()[1])
+        lines = list(itertools.takewhile(lambda line: line.strip(), file))
+        length = next(int(line.split(b":")[1]) for line in lines if line.lower().startswith(b"content-length"))
+        found.append((status, json.loads(file.read(length)).get("label")))
+    return found
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_a_body_may_come_in_pieces_after_a_head_that_is_known(engine: Engine, threads: bool) -> None:
+    site = Site({"m": engine}, api.ROUTES, Limits(inline_us=0 if threads else 1e9))
+    request, next_one = HEAD % len(TEXT) + TEXT, HEAD % 2 + b"hi"
+    at = len(request) - len(TEXT)
+    with listening(site) as port, socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
+        piecewise(sock, request, next_one)
+        expected, other = answers(sock, 2)
+        assert expected[0] == other[0] == 200
+        for cut in (at, at + 1, len(request) - 1):
+            piecewise(sock, request[:cut], request[cut:])
+            assert answers(sock, 1) == [expected]
+        piecewise(sock, request[: at + 2], request[at + 2 : at + 4], request[at + 4 :] + next_one + request[:20])
+        assert answers(sock, 2) == [expected, other]
+        piecewise(sock, request[20:] + next_one[:-1], next_one[-1:] + request)
+        assert answers(sock, 3) == [expected, other, expected]
+    site.close()
+
+
+def test_guards_are_asked_before_the_rest_of_a_body_comes(site: Site) -> None:
+    may = [True]
+
+    def guard(headers: Headers, path: str, client: str | None) -> Reply | None:
+        return None if may[0] else error_reply(401, "no")
+
+    request = HEAD % len(TEXT) + TEXT
+    with listening(site, [guard]) as port, socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
+        sock.sendall(request)
+        assert answers(sock, 1)[0][0] == 200
+        may[0] = False
+        sock.sendall(request[:-3])
+        response = HTTPResponse(sock)
+        response.begin()
+        assert (response.status, response.headers["connection"]) == (401, "close")
