@@ -67,6 +67,9 @@ def result(running: subprocess.Popen[str]) -> Load:
     return figures
 
 
-def run(address: Address, request: bytes, *, connections: int, seconds: float, rate: float = 0) -> Load:
+def run(
+    address: Address, request: bytes, *, connections: int, seconds: float, rate: float = 0, reply_bytes: int = 0
+) -> Load:
     """To its end."""
-    return result(start(address, request, connections=connections, seconds=seconds, rate=rate))
+    running = start(address, request, connections=connections, seconds=seconds, rate=rate, reply_bytes=reply_bytes)
+    return result(running)

@@ -21,7 +21,7 @@ from common import finish
 from runtime_models import Served
 from runtime_peers import PEERS, NotHere, Peer
 from runtime_pool import best_per_second
-from runtime_process import Process
+from runtime_process import Process, connect, free_port
 
 MODELS: dict[str, Callable[[], Served]] = {
     "resnet8": models.resnet8,
@@ -66,6 +66,7 @@ def measure(model: Served, peers: list[Peer], options: argparse.Namespace) -> di
     passes: dict[str, list[dict[str, Any]]] = {}
     result: dict[str, Any] = {}
     pools: list[tuple[float, str]] = []
+    echoes: list[dict[str, Any]] = []
     for number in range(PASSES):
         if not number:
             ours.tune(model.bundle)
@@ -76,6 +77,7 @@ def measure(model: Served, peers: list[Peer], options: argparse.Namespace) -> di
         with _our_server(model, "--tuned-for", "throughput") as running:
             figures |= under_load(running.process, running.port, ours.requests(model), options.seconds)
             passes.setdefault("edgekd", []).append(figures)
+            echoes.append(echoed(running.port, ours.requests(model), figures, options.seconds))
         for peer in peers:
             try:
                 with peer.running(model) as (process, port):
@@ -87,7 +89,7 @@ def measure(model: Served, peers: list[Peer], options: argparse.Namespace) -> di
             except (NotHere, RuntimeError) as error:
                 print(f"left out: {peer.name} with {model.name}: {error}", flush=True)
         pools.append(best_per_second(model, options.seconds))
-    result |= {"servers": {name: _mean(each) for name, each in passes.items()}}
+    result |= {"servers": {name: _mean(each) for name, each in passes.items()}, "echo": _mean(echoes)}
     per_second = mean(each for each, _ in pools)
     return result | {"bare pool": {"per_second": per_second, "workers × threads": max(pools)[1]}}
 
@@ -104,6 +106,19 @@ def under_load(process: Process, port: int, requests: dict[str, bytes], seconds:
         figures[form] = {"p50": one["p50"], "p99": one["p99"], "per_second": many["per_second"], "failed": failed}
         figures[form] |= {"half_p50": half["p50"], "half_p99": half["p99"]}
     return figures | {"memory_mb": process.memory_mb()}
+
+
+def echoed(port: int, requests: dict[str, bytes], figures: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Form → a bare echo of the same bytes at half of what our server, on ``port``, got through: the machine's tail."""
+    found: dict[str, Any] = {}
+    for form, request in requests.items():
+        with connect(port) as connection:
+            reply_bytes = latency.first_reply(connection, request)
+        address, rate = free_port(), figures[form]["per_second"] / 2
+        with latency.echoing(address, len(request), reply_bytes):
+            half = load.run(address, request, connections=CLIENTS, seconds=seconds, rate=rate, reply_bytes=reply_bytes)
+        found[form] = {"half_p50": half["p50"], "half_p99": half["p99"]}
+    return found
 
 
 @contextmanager
@@ -168,6 +183,9 @@ def table(name: str, result: dict[str, Any]) -> list[tuple[str, ...]]:
         rows.append((f"{name}, in turn: {way}{extra}", f"{figures['p50']:.1f}", f"{figures['p99']:.1f}", *[""] * 7))
     pool = result["bare pool"]
     rows.append((f"{name}: bare pool {pool['workers × threads']}", *[""] * 4, f"{pool['per_second']:.0f}", *[""] * 4))
+    for form, half in result["echo"].items():
+        figures = [f"{half[key]:.0f}" for key in ("half_p50", "half_p99")]
+        rows.append((f"{name}: echo at half of our load ({form})", "", "", *figures, *[""] * 5))
     own = result["servers"]["edgekd"]
     for server, figures in result["servers"].items():
         for form in _forms(figures):

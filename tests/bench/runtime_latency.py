@@ -30,7 +30,7 @@ def measure(model: Served, running: Running, request: bytes, seconds: float) -> 
         ways["ipc"] = running.ipc, frame(request)
         for way, (address, sent) in ways.items():
             served = stack.enter_context(connect(address))
-            reply_bytes = _first_reply(served, sent)
+            reply_bytes = first_reply(served, sent)
             echo_address = free_port() if way == "tcp" else running.uds.with_name(f"echo-{way}.sock")
             echo = stack.enter_context(echoing(echo_address, len(sent), reply_bytes))
             calls[f"echo {way}"] = _call(echo, sent, reply_bytes)
@@ -84,7 +84,7 @@ def _call(connection: socket.socket, request: bytes, reply_bytes: int) -> Callab
     return call
 
 
-def _first_reply(connection: socket.socket, request: bytes) -> int:
+def first_reply(connection: socket.socket, request: bytes) -> int:
     """How many bytes the answer has; it is complete when nothing more comes."""
     connection.sendall(request)
     count = len(connection.recv(1 << 18))
