@@ -116,9 +116,10 @@ class Engine:
         """Stored inputs in order, any number of rows → all outputs by name, dequantised. Raises ``InputError``."""
         answer: Arrays = {}
         for spec, array in zip(self.outputs, self._invoke_rows(columns), strict=True):
-            answer[spec.name] = real = self._to_source(spec.name, spec.dequantize(array))
+            real = spec.dequantize(array)
             if not spec.scale and not np.isfinite(real).all():
                 raise InputError(f"the model's output {spec.name!r} holds NaN or infinity for this input")
+            answer[spec.name] = self._to_source(spec.name, real)
         return answer
 
     def _invoke_rows(self, columns: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:

@@ -155,9 +155,9 @@ class _Connection:
                 self._memory = shared.SharedMemory(fd)
 
     def _answer_frames(self) -> None:
-        at, prefix_size = 0, frames.PREFIX.size
+        at, prefix_size, buffer = 0, frames.PREFIX.size, self._buffer
         while self._is_open and not self._ends and self._is_reading and self._filled - at >= prefix_size:
-            magic, head_size, _, request_id, body_size = frames.PREFIX.unpack_from(self._buffer, at)
+            magic, head_size, _, request_id, body_size = frames.PREFIX.unpack_from(buffer, at)
             if magic != frames.MAGIC or head_size > frames.MAX_HEAD:
                 self.refuse(0, fault_reply(InputError("that is no frame of version 1")))
                 break
@@ -171,10 +171,11 @@ class _Connection:
                 self._wait_for(end - at, at)
                 return
             at = end
-            self._ask(self._buffer[head_at:body_at].tobytes(), request_id, self._buffer[body_at:end].tobytes())
+            self._ask(buffer[head_at:body_at].tobytes(), request_id, buffer[body_at:end].tobytes())
         if self._is_open:
             self._keep(at)
-            self._watch(self._filled > 0 and self._is_reading)
+            if self._filled or self._timer is not None:
+                self._watch(self._filled > 0 and self._is_reading)
 
     def _wait_for(self, size: int, at: int) -> None:
         """Make room for a frame of ``size`` bytes, at most twice of what has come of it."""
@@ -258,7 +259,7 @@ class _Connection:
             self._out += head + body
             return
         try:
-            sent = self._sock.sendmsg([head, body])
+            sent = self._sock.send(head + body)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.reply import Headers, Post, Reply, json_reply
 from edgekd_runtime.routes import AnyRoute, ModelRoute, Route, Site
-from edgekd_runtime.wire import answers, classify, compressed, infer, jsonbody, metadata, raw, tfserving
+from edgekd_runtime.wire import answers, classify, infer, jsonbody, metadata, raw, tfserving
 from edgekd_runtime.wire.datatypes import BINARY_HEADER
 
 
@@ -42,7 +42,7 @@ def _infer(engine: Engine) -> Post:
             return Reply(200, head)
         return Reply(200, head + binary, "application/octet-stream", ((BINARY_HEADER, str(len(head))),))
 
-    return _inflated(answer)
+    return answer
 
 
 def _classify(engine: Engine) -> Post:
@@ -59,7 +59,7 @@ def _classify(engine: Engine) -> Post:
             text = write(classify.ClassifyRequest([whole]))
         return Reply(200, text.encode("utf-8", "replace"))
 
-    return _inflated(answer)
+    return answer
 
 
 def _predict(engine: Engine) -> Post:
@@ -67,7 +67,7 @@ def _predict(engine: Engine) -> Post:
         request = tfserving.parse_predict(body, headers.get("content-type", ""), engine)
         return json_reply(tfserving.predict(request, engine))
 
-    return _inflated(answer)
+    return answer
 
 
 def _status(engine: Engine) -> Post:
@@ -80,16 +80,6 @@ def _signature(engine: Engine) -> Post:
 
 def _stats(engine: Engine) -> Post:
     return lambda body, headers: json_reply(metadata.statistics(engine))
-
-
-def _inflated(post: Post) -> Post:
-    """``post`` for bodies that may have been compressed."""
-
-    def answer(body: bytes, headers: Headers) -> Reply:
-        coding = headers.get("content-encoding")
-        return post(body if coding is None else compressed.inflate(body, coding), headers)
-
-    return answer
 
 
 def _for_each(

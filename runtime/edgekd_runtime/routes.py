@@ -19,6 +19,9 @@ from edgekd_runtime.lanes import Handler, Lane
 from edgekd_runtime.metrics import Meter
 from edgekd_runtime.reply import Headers, Post, Reply, error_reply, fault_reply
 from edgekd_runtime.timing import answer_us
+from edgekd_runtime.wire import compressed
+
+_CODING = "content-encoding"
 
 if TYPE_CHECKING:
     from edgekd_runtime.repository import Repository
@@ -181,10 +184,15 @@ def _wrong_method(methods: Iterable[str]) -> Reply:
 
 
 def _safe(answer: Post, what: str) -> Post:
-    """``answer`` with its faults as replies; what nobody foresaw goes to the log, not to the client."""
+    """``answer``, also of compressed bodies, with faults as replies.
+
+    What nobody foresaw goes to the log, not to the client.
+    """
 
     def call(body: bytes, headers: Headers) -> Reply:
         try:
+            if _CODING in headers:
+                body = compressed.inflate(body, headers[_CODING])
             return answer(body, headers)
         except errors.RuntimeFault as fault:
             return fault_reply(fault)

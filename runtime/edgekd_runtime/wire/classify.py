@@ -64,10 +64,9 @@ class ClassifyWriter:
         """The members of one raw input's JSON object, without the braces. Raises ``InputError``."""
         top, in_scope, answers = self._engine.classify(raw, top_k)
         labels = self._labels
-        best, score = top[0]
-        listed = ",".join([f'{{"label":{labels[label]},"score":{score!r}}}' for label, score in top])
+        listed = [f'"label":{labels[label]},"score":{score!r}' for label, score in top]
         known = "true" if in_scope else "false"
-        head = f'"label":{labels[best]},"score":{score!r},"in_scope":{known},"labels":[{listed}]'
+        head = f'{listed[0]},"in_scope":{known},"labels":[{{{"},{".join(listed)}}}]'
         if not self._answers:
             return head
-        return f'{head},"answers":{self._answers[best] if answers else "{}"}'
+        return f'{head},"answers":{self._answers[top[0][0]] if answers else "{}"}'

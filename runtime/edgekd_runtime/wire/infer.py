@@ -96,23 +96,23 @@ _remembered = lru_cache(maxsize=256)(partial(_parse_head, loads=jsontext.loads_o
 
 
 def _read(head: Head, binary: memoryview, engine: Engine) -> InferRequest:
-    arrays: Arrays = {}
-    raw: tuple[str | bytes, ...] | None = None
-    at = 0
     if head.size != len(binary):
         raise InputError(f"the inputs' 'binary_data_size' add up to {head.size}; {len(binary)} bytes follow the JSON")
+    arrays: Arrays = {}
+    raw: tuple[str | bytes, ...] | None = None
+    at, takes = 0, engine.takes
     for tensor in head.inputs:
         part = binary[at : at + tensor.size]
         at += tensor.size
-        if tensor.name in arrays or (tensor.name == engine.takes and raw is not None):
+        if tensor.name in arrays or (tensor.name == takes and raw is not None):
             raise InputError(f"input {tensor.name!r} is given twice")
-        if tensor.name == engine.takes:
+        if tensor.name == takes:
             raw = _raw(tensor, part)
         else:
             array = tensors.array(tensor, part)
             arrays[tensor.name] = array if tensor.datatype != "FP16" else _widened(tensor.name, array, engine)
     if raw is not None and arrays:
-        raise InputError(f"send either {engine.takes!r} or the model's own tensors, not both")
+        raise InputError(f"send either {takes!r} or the model's own tensors, not both")
     return InferRequest(head.id, arrays, raw, head.outputs, head.binary)
 
 
