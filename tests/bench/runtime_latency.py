@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import socket
 import subprocess
 import sys
@@ -12,9 +13,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from common import percentile
+from edgekd_runtime.bundle import load_bundle
+from edgekd_runtime.engine import Engine
 from runtime_models import Served
 from runtime_ours import Running, frame
-from runtime_process import Address, connect, free_port
+from runtime_process import Address, ask, connect, free_port, get
 
 _BLOCK, _SETTLE = 60, 10  # requests in a row, of which the first are not counted: caches and the server's polling
 LIMITS_US = {"ipc": 20.0, "unix": 60.0, "tcp": 80.0}
@@ -25,7 +28,7 @@ Figures = dict[str, float]
 def measure(model: Served, running: Running, request: bytes, seconds: float) -> dict[str, Figures]:
     """Way → p10, p50 and p99 in microseconds, and ``extra``, what the server adds to ``bare`` and its ``echo``."""
     with ExitStack() as stack:
-        calls: dict[str, Callable[[], object]] = {"bare": bare_call(model)}
+        calls: dict[str, Callable[[], object]] = {"bare": bare_call(model, _threads(running.port))}
         ways: dict[str, tuple[Address, bytes]] = {"tcp": (running.port, request), "unix": (running.uds, request)}
         ways["ipc"] = running.ipc, frame(request)
         for way, (address, sent) in ways.items():
@@ -42,9 +45,18 @@ def measure(model: Served, running: Running, request: bytes, seconds: float) -> 
     return figures
 
 
-def bare_call(model: Served) -> Callable[[], object]:
-    """What must be done in any case: invoke, and of a text the preprocessing."""
-    engine, row, text = model.engine, [model.row], model.text
+def _threads(port: int) -> int:
+    """Of the server's interpreter."""
+    with connect(port) as connection:
+        _, page = ask(connection, get("/metrics"))
+    found = re.search(rb'edgekd_model_info\{.*threads="(\d+)"', page)
+    assert found is not None
+    return int(found[1])
+
+
+def bare_call(model: Served, threads: int) -> Callable[[], object]:
+    """What must be done in any case: invoke, with the threads that the server has, and of a text the preprocessing."""
+    engine, row, text = Engine(load_bundle(model.bundle), threads=threads), [model.row], model.text
     if text is not None:
         return lambda: engine.invoke(engine.preprocess(text))
     return lambda: engine.invoke(row)
