@@ -55,7 +55,7 @@ class Engine:
         )
         self.takes = bundle.preprocess.media if bundle.preprocess else None
         """The kind of raw input that the model has a preprocessing for: text, image, audio, or none."""
-        self.ranker = Ranker(bundle)
+        self.ranker = Ranker(bundle, self.backend.outputs[0])
         self._prepare = self._preparation()
         if bundle.golden is not None:
             self._check_golden(bundle.golden)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from math import exp, isfinite
 from typing import NamedTuple
 
+from edgekd_runtime.backend import TensorSpec
 from edgekd_runtime.bundle import Bundle
 from edgekd_runtime.errors import InputError
 
@@ -32,12 +33,16 @@ class Ranker:
     ``values`` are the model's output, one for each label; ``(values − zero_point) · scale`` are its scores.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, stored: TensorSpec) -> None:
+        """``stored``: the output that the labels belong to."""
         self._name = bundle.name
         self._labels = bundle.labels
         self._is_logits = bundle.scores == "logits"
         self._threshold = bundle.threshold
         self._answers = bundle.answers
+        # Stored bytes are at most 255 steps apart, so that all powers can be had before.
+        of_bytes = stored.scale and stored.dtype.itemsize == 1
+        self._powers: dict[float, float] = {n: exp(-n * stored.scale) for n in range(256)} if of_bytes else {}
 
     def best(self, values: list[float], scale: float = 1.0, zero_point: int = 0) -> tuple[str, float]:
         """The first of :meth:`top` alone. Raises ``InputError``."""
@@ -66,8 +71,13 @@ class Ranker:
         """The largest value, and the sum by which probabilities are divided."""
         if not self._labels:
             raise InputError(f"model {self._name!r} has no labels, so it cannot classify; use infer")
-        best = max(values)
-        total = sum([exp((value - best) * scale) for value in values]) if self._is_logits else sum(values)
+        best, powers = max(values), self._powers
+        if not self._is_logits:
+            total = sum(values)
+        elif powers and type(best) is int:  # as stored
+            total = sum([powers[best - value] for value in values])
+        else:
+            total = sum([exp((value - best) * scale) for value in values])
         if not isfinite(total):
             raise InputError("the model's output holds NaN or infinity for this input")
         return best, total
