@@ -103,7 +103,7 @@ class Engine:
             wanted = [spec.name for spec in self.inputs]
             extra = sorted(set(inputs) - {*wanted})[0]
             raise InputError(f"there is no input {extra!r}; the model's inputs are: {', '.join(wanted)}")
-        if len({len(column) for column in columns}) > 1:
+        if len(columns) > 1 and len({len(column) for column in columns}) > 1:
             raise InputError("the inputs have different batch sizes")
         return columns
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 import socket
 import time
 from http.client import HTTPConnection, HTTPResponse
@@ -74,10 +75,10 @@ HEAD = (
 )
 
 
-def piecewise(sock: socket.socket, *pieces: bytes) -> None:
+def piecewise(sock: socket.socket, *pieces: bytes, pause_s: float = 0.02) -> None:
     for piece in pieces:
         sock.sendall(piece)
-        time.sleep(0.02)  # or the kernel may hand over two at once
+        time.sleep(pause_s)  # or the kernel may hand over two at once
 
 
 def answers(sock: socket.socket, count: int) -> list[tuple[int, bytes]]:
@@ -108,6 +109,31 @@ def test_a_body_may_come_in_pieces_after_a_head_that_is_known(engine: Engine, th
         assert answers(sock, 2) == [expected, other]
         piecewise(sock, request[20:] + next_one[:-1], next_one[-1:] + request)
         assert answers(sock, 3) == [expected, other, expected]
+    site.close()
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_however_a_stream_is_cut_it_is_answered_alike(engine: Engine, threads: bool) -> None:
+    site = Site({"m": engine}, api.ROUTES, Limits(inline_us=0 if threads else 1e9))
+    texts = [b"hi", TEXT, TEXT * 100, b"", b"\r\n\r\n" + TEXT]
+    sent = [HEAD % len(text) + text for text in texts] + [b"GET /v2/health/live HTTP/1.1\r\nHost: me\r\n\r\n"]
+    chance = random.Random(0)
+    with listening(site) as port:
+        expected: dict[bytes, tuple[int, bytes]] = {}
+        for request in sent:
+            with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
+                sock.sendall(request)
+                expected[request] = answers(sock, 1)[0]
+        for _ in range(40):
+            asked = chance.choices(sent, k=8)
+            stream, at = b"".join(asked), 0
+            with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                while at < len(stream):
+                    size = chance.choice([1, 7, 60, 110, 900, 5000])
+                    piecewise(sock, stream[at : at + size], pause_s=0.0005)
+                    at += size
+                assert answers(sock, len(asked)) == [expected[request] for request in asked]
     site.close()
 
 

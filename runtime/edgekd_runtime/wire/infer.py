@@ -65,9 +65,7 @@ def parse(body: bytes | bytearray, engine: Engine, head_length: str | None = Non
     """
     if head_length is None:
         return _read(_parse_head(body), memoryview(b""), engine)
-    if not (head_length.isascii() and head_length.isdigit() and len(head_length) < 12):
-        raise InputError("Inference-Header-Content-Length must be a whole number")
-    length = int(head_length)
+    length = _length(head_length)
     if length > len(body):
         raise InputError(f"Inference-Header-Content-Length says {length}, the body has only {len(body)} bytes")
     if length == 0:
@@ -76,6 +74,13 @@ def parse(body: bytes | bytearray, engine: Engine, head_length: str | None = Non
     # A client says the same head every time, and parsing it costs as much as a small model.
     parsed = _remembered(head) if length <= _REMEMBERED_BYTES else _parse_head(head)
     return _read(parsed, memoryview(body)[length:], engine)
+
+
+@lru_cache(maxsize=256)
+def _length(head_length: str) -> int:
+    if not (head_length.isascii() and head_length.isdigit() and len(head_length) < 12):
+        raise InputError("Inference-Header-Content-Length must be a whole number")
+    return int(head_length)
 
 
 def _parse_head(head: bytes | bytearray, loads: Callable[[bytes], Any] = jsontext.loads) -> Head:
