@@ -16,13 +16,25 @@ def logits_of(graph: Graph, values: Mapping[int, Any]) -> list[Any]:
     return [values[op.inputs[0].index if op.name == "SOFTMAX" else index] for op, index in ends]
 
 
-def distance(student: Any, teacher: Any, temperature: float) -> Any:
+def spread(logits: Any) -> Any:
+    """Standard deviation of ``(n, classes)`` from the mean of their row; 1 for anything else."""
+    if len(logits.shape) != 2 or logits.shape[1] < 2:
+        return tf.constant(1.0)
+    return tf.math.reduce_std(logits - tf.reduce_mean(logits, 1, keepdims=True)) + 1e-6
+
+
+def distance(student: Any, teacher: Any, temperature: Any) -> Any:
     """T²·KL for ``(n, classes)``; for anything else the squared error relative to the teacher's variance."""
     if len(student.shape) == 2 and student.shape[1] > 1:
         soft = tf.nn.softmax(teacher / temperature)
         cross = tf.nn.softmax_cross_entropy_with_logits(soft, student / temperature)
         entropy = tf.nn.softmax_cross_entropy_with_logits(soft, teacher / temperature)
         return temperature**2 * tf.reduce_mean(cross - entropy)
+    return squared_error(student, teacher)
+
+
+def squared_error(student: Any, teacher: Any) -> Any:
+    """Relative to the teacher's variance."""
     return tf.reduce_mean(tf.square(student - teacher)) / (tf.math.reduce_variance(teacher) + 1e-12)
 
 

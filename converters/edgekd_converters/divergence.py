@@ -86,8 +86,13 @@ def divergence(original: Outputs, changed: Outputs) -> float:
     return total
 
 
-def divergences(wanted: npt.NDArray[np.float64], got: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """KL divergence of every row of ``(n, classes)`` logits or probabilities from that of the original, ``(n,)``."""
-    target, reached = log_probabilities(wanted), log_probabilities(got)
+def divergences(
+    wanted: npt.NDArray[np.float64], got: npt.NDArray[np.float64], temperature: float = 1.0
+) -> npt.NDArray[np.float64]:
+    """KL divergence of every row of ``(n, classes)`` logits or probabilities from that of the original, ``(n,)``.
+
+    ``temperature``: that logits are divided by first.
+    """
+    target, reached = log_probabilities(wanted / temperature), log_probabilities(got / temperature)
     rows: npt.NDArray[np.float64] = (np.exp(target) * (target - reached)).sum(1)
     return rows

@@ -17,6 +17,10 @@ from edgekd_converters.graph import Graph, Op, Tensor
 from edgekd_converters.limits import FIXED, LAYERS, SAME_SCALE, within_limits
 from edgekd_converters.ops.lazy import tf
 from edgekd_converters.program import Hook, Program, unchanged
+from edgekd_converters.whole_steps import added, inverse_root, requantised, squared_difference
+
+_KERNELS = ("ADD", "SUB", "MUL", "SQUARED_DIFFERENCE", "RSQRT")
+"""Ops whose kernels round otherwise than a real result would be, see ``whole_steps``."""
 
 Ends = Mapping[int, tuple[Any, Any]]
 """Tensor index → (min, max), scalars."""
@@ -48,18 +52,22 @@ class FakeQuant:
 
         ``ends``: other ranges than the graph's own.
         """
-        known, rounded, steps = ends or self.ends, dict[int, Any](), dict[int, Any]()
+        known, rounded = ends or self.ends, dict[int, Any]()
+        steps, kernels = dict[int, Any](), dict[int, Any]()
 
         def before(op: Op, operands: list[Any]) -> list[Any]:
             made = [self._rounded(op, slot, value, known, rounded) for slot, value in enumerate(operands)]
-            if not self._is_layer(op, known):
-                return _joined(op, made, known) if op.name in ("CONCATENATION", "PACK") else made
-            made, steps[op.index] = self._in_steps(op, operands, made, known)
-            return made
+            if self._is_layer(op, known):
+                made, steps[op.index] = self._in_steps(op, operands, made, known)
+            elif op.name in _KERNELS and op.outputs[0].index in known:
+                kernels[op.index] = self._by_kernel(op, operands, made, known)
+            return _joined(op, made, known) if op.name in ("CONCATENATION", "PACK") else made
 
         def real(op: Op, outputs: list[Any]) -> list[Any]:
             if op.index in steps:
-                outputs = [outputs[0] * steps[op.index]]
+                return [_requantised(op, outputs[0], steps[op.index], known, after)]
+            if op.index in kernels:
+                outputs = [_instead(outputs[0], kernels[op.index])]
             return after(op, [_pooled(op, outputs[0], known)] if op.name == "AVERAGE_POOL_2D" else outputs)
 
         return self.program.run(feeds, constants, before=before, after=real)
@@ -75,15 +83,21 @@ class FakeQuant:
         if tensor is None or tensor.dtype != "FLOAT32":
             return value
         if not tensor.is_constant:
-            return _activation(tensor, value, known, rounded)
+            return _activation(tensor, self._fed(tensor, value, known), known, rounded)
         if op.name in LAYERS:
             return value
         if tensor.index in self._bounds:
             step = self._weight_step(tensor, value, None)
             return _whole(value / step) * step
-        return tf.quantization.fake_quant_with_min_max_vars(
-            value, tf.minimum(tf.reduce_min(value), 0.0), tf.maximum(tf.reduce_max(value), 0.0)
-        )
+        step, zero = _constant_grid(value)
+        return _instead(value, (tf.round(value * (1 / step) + zero) - zero) * step)
+
+    def _fed(self, tensor: Tensor, value: Any, known: Ends) -> Any:
+        """An input of the graph: whoever feeds it rounds halves to the even step, otherwise than what follows here."""
+        if tensor not in self.graph.inputs or tensor.index not in known:
+            return value
+        step = _grid(*known[tensor.index])[0]
+        return _instead(value, step * tf.round(value / step))
 
     def _is_layer(self, op: Op, known: Ends) -> bool:
         if op.name not in LAYERS:
@@ -103,10 +117,33 @@ class FakeQuant:
         weight_step = self._weight_step(weights, operands[1], axis)
         product = step * tf.reshape(weight_step, (-1,))
         whole = list(made)
-        whole[at], whole[1] = _whole(made[at] / step), _whole(operands[1] / weight_step)
+        whole[at], whole[1] = _whole(made[at] / step), _whole(operands[1] * (1 / weight_step))
         if bias < len(operands) and operands[bias] is not None:
             whole[bias] = _whole(operands[bias] / product)
         return whole, product
+
+    def _by_kernel(self, op: Op, operands: list[Any], made: list[Any], known: Ends) -> Any:
+        """What the kernel makes of an op's rounded operands, in reals, before it is clipped."""
+        out = _grid(*known[op.outputs[0].index])[0]
+        scales = [self._step_of(op, slot, value, known) for slot, value in enumerate(operands)]
+        whole = [tf.stop_gradient(tf.round(value / step)) for value, step in zip(made, scales, strict=True)]
+        if op.name == "MUL":
+            return out * requantised(whole[0] * whole[1], scales[0] * scales[1] / out)
+        if op.name == "SQUARED_DIFFERENCE":
+            return out * squared_difference(whole[0], whole[1], scales[0], scales[1], out)
+        if op.name == "RSQRT":
+            return out * inverse_root(whole[0], scales[0], out)
+        return out * added(whole[0], whole[1], scales[0] / out, scales[1] / out * (1 if op.name == "ADD" else -1))
+
+    def _step_of(self, op: Op, slot: int, value: Any, known: Ends) -> Any:
+        """Of an operand that is no layer's weights."""
+        tensor = op.slots[slot]
+        assert tensor is not None
+        if not tensor.is_constant:
+            return tf.stop_gradient(_grid(*known[tensor.index])[0])
+        if tensor.index in self._bounds:
+            return tf.reshape(self._weight_step(tensor, value, None), ())
+        return _constant_grid(value)[0]
 
     def _weight_step(self, tensor: Tensor, value: Any, axis: int | None) -> Any:
         """Symmetric, -127 … 127; the scale follows the greatest weight of a channel, unless a limit widens it."""
@@ -156,11 +193,37 @@ def _joined(op: Op, made: list[Any], known: Ends) -> list[Any]:
     return ready
 
 
+def _requantised(op: Op, sums: Any, product: Any, known: Ends, after: Hook) -> Any:
+    """A layer's sums of whole numbers as the kernel puts them onto the output's grid; ``product``: what 1 of them is.
+
+    What is made of them afterwards is put there in their place: a bias is added before the kernel rounds.
+    """
+    value = sums * product
+    (made,) = after(op, [value])
+    if op.outputs[0].index not in known:
+        return made
+    step = tf.stop_gradient(_grid(*known[op.outputs[0].index])[0])
+    whole = requantised(sums, product / step) if made is value else tf.round(made / step)
+    return _instead(made, step * whole)
+
+
+def _instead(value: Any, kernels: Any) -> Any:
+    """The kernel's value with the gradient of the other."""
+    return value + tf.stop_gradient(kernels - value)
+
+
 def _grid(low: Any, high: Any) -> tuple[Any, Any]:
-    """Step and zero point of a range."""
-    low, high = tf.minimum(tf.cast(low, tf.float32), 0.0), tf.maximum(tf.cast(high, tf.float32), 0.0)
+    """Step and zero point of a range, by the quantiser's arithmetic."""
+    low, high = tf.minimum(tf.cast(low, tf.float64), 0.0), tf.maximum(tf.cast(high, tf.float64), 0.0)
     step = (high - low) / 255
-    return step, tf.round(-128 - low / step)
+    return tf.cast(step, tf.float32), tf.cast(tf.round(-128 - low / step), tf.float32)
+
+
+def _constant_grid(value: Any) -> tuple[Any, Any]:
+    """Of an operand that is constant: all of it, in ``float32`` as the quantiser has it."""
+    low, high = tf.minimum(tf.reduce_min(value), 0.0), tf.maximum(tf.reduce_max(value), 0.0)
+    step = tf.stop_gradient(tf.maximum(high - low, 1e-9) / 255)
+    return step, tf.stop_gradient(tf.round(-128 - low / step))
 
 
 def _whole(value: Any) -> Any:

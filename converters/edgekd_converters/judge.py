@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
 
-from edgekd_converters.divergence import divergences, is_scores, run_columns
+from edgekd_converters.divergence import are_probabilities, divergences, is_scores, run_columns
 from edgekd_converters.graph import Graph, read_graph, write_model
 from edgekd_converters.observe import Columns
 
-_JUDGED = 0.98
+_ODD = 8.0  # times the usual magnitude
 
 Reals = npt.NDArray[np.float64]
 
@@ -20,28 +20,29 @@ class Judge:
     probabilities."""
 
     def __init__(self, graph: Graph, held_out: Columns) -> None:
-        """``held_out``: samples by input name, ``(n, …)``."""
-        self._samples = held_out
-        self._wanted = run_columns(_unsaturated(graph), held_out)
+        """``held_out``: samples by input name, ``(n, …)``. A few that are broken, far greater than others, shall not
+        decide and are left out."""
+        kept = _ordinary(held_out)
+        self._samples = {name: column[kept] for name, column in held_out.items()}
+        self._wanted = run_columns(_unsaturated(graph), self._samples)
         sizes = {tensor.shape for tensor in graph.inputs}
         self._copies = {name for name, one in zip(self._wanted, graph.results, strict=True) if one.shape in sizes}
 
     def distance(self, int8: Graph) -> float:
-        """By sample, the KL divergence of a classifier's outputs, of others the squared error relative to the variance.
+        """The KL divergence of a classifier's outputs, of others the squared error relative to the variance.
 
-        The mean over all samples but the worst 2 %: a few broken ones shall not decide.
+        Of logits it is taken at a temperature of their own spread: a network that is sure of its samples, which it may
+        have been trained on, would otherwise tell nothing by most of them.
         """
         got = run_columns(_unsaturated(int8), self._samples)
-        total = sum(self._distances(name, wanted, got[name]) for name, wanted in self._wanted.items())
-        assert isinstance(total, np.ndarray)
-        return float(np.sort(total)[: max(1, int(_JUDGED * len(total)))].mean())
+        return sum(self._distance(name, wanted, got[name]) for name, wanted in self._wanted.items())
 
-    def _distances(self, name: str, wanted: Reals, got: Reals) -> Reals:
-        """``(n,)``."""
+    def _distance(self, name: str, wanted: Reals, got: Reals) -> float:
         if name not in self._copies and is_scores(wanted):
-            return divergences(wanted, got)
-        squares: Reals = np.square(got - wanted).reshape(len(wanted), -1).mean(1) / max(float(wanted.var()), 1e-12)
-        return squares
+            spread = float((wanted - wanted.mean(1, keepdims=True)).std())
+            soft = 1.0 if are_probabilities(wanted) or not spread else spread
+            return float(divergences(wanted, got, soft).mean())
+        return float(np.square(got - wanted).mean() / max(float(wanted.var()), 1e-12))
 
     def agreement(self, int8: Graph) -> float | None:
         """Share of samples on which the first output has the float graph's top-1; None for what is no classifier."""
@@ -50,6 +51,16 @@ class Judge:
             return None
         got = run_columns(_unsaturated(int8), self._samples)[name]
         return float((got.argmax(1) == wanted.argmax(1)).mean())
+
+
+def _ordinary(columns: Columns) -> npt.NDArray[np.bool_]:
+    """The rows none of whose real inputs goes 8 times as far as it does in most, ``(n,)``; all, where all do."""
+    kept = np.ones(len(next(iter(columns.values()))), np.bool_)
+    for column in columns.values():
+        if np.issubdtype(column.dtype, np.floating) and column[0].size:
+            reach = np.abs(column).reshape(len(column), -1).max(1)
+            kept &= reach <= _ODD * np.median(reach)
+    return kept if kept.any() else ~kept
 
 
 def _unsaturated(graph: Graph) -> Graph:

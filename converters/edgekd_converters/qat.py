@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekd_converters.calibrate import Ranges
-from edgekd_converters.distance import distance, logits_of
+from edgekd_converters.distance import distance, logits_of, spread, squared_error
 from edgekd_converters.errors import RecoverError
 from edgekd_converters.fake_quant import FakeQuant, free_tensors
 from edgekd_converters.graph import Graph
@@ -21,17 +21,18 @@ from edgekd_converters.program import Program
 from edgekd_converters.quiet import import_tensorflow
 
 _WARM_UP = 0.05
+_OF_BIASES, _OF_RANGES = 3.0, 30.0  # learning rates, relative to that of weights
 
 
 @dataclass(frozen=True)
 class QatOptions:
-    """``learning_rate``: of Adam, relative: of a weight to its channel's greatest, of a bias and the ends of a range to
-    that range. ``temperature``: of the distance to the teacher, see :func:`edgekd_converters.distance.distance`."""
+    """``learning_rate``: of Adam, relative: of a weight to its channel's greatest. Biases move three times as fast,
+    relative to the range of their layer's output, and the ends of ranges thirty times: they are few, and none but they
+    tell how much is clipped."""
 
     steps: int
     batch: int = 64
-    learning_rate: float = 5e-4
-    temperature: float = 2.0
+    learning_rate: float = 3e-5
     seed: int = 0
 
 
@@ -109,7 +110,7 @@ class _Trained:
 
     def ends(self) -> dict[int, tuple[Any, Any]]:
         """Ranges as they stand: either end by a factor of its own, so that none changes its sign."""
-        now = self._ends * tf.exp(self._stretch.value)
+        now = self._ends * tf.exp(_OF_RANGES * self._stretch.value)
         return {
             **self.rounding.ends,
             **{i: (now[self._place[root], 0], now[self._place[root], 1]) for i, root in self._root.items()},
@@ -129,19 +130,22 @@ class _Trained:
         self._start[tensor.index] = value
         if unit is None:
             unit = np.abs(value).max(tuple(k for k in range(value.ndim) if k != axis), keepdims=True)
+        else:
+            unit = _OF_BIASES * unit
         self._unit[tensor.index] = np.asarray(unit, np.float32)
 
 
 def _train_step(trained: _Trained, teacher: Program, options: QatOptions) -> Any:
     import keras
 
-    warm = int(_WARM_UP * options.steps)
+    rate, warm = options.learning_rate, int(_WARM_UP * options.steps)
     schedule = keras.optimizers.schedules.CosineDecay(
-        options.learning_rate / 10, options.steps - warm, warmup_target=options.learning_rate, warmup_steps=warm
+        rate / 10, options.steps - warm, warmup_target=rate, warmup_steps=warm
     )
     optimizer = keras.optimizers.Adam(schedule)
     optimizer.build(trained.variables)
     graph = trained.rounding.graph
+    copies = [tensor.shape in {given.shape for given in graph.inputs} for tensor in graph.results]
 
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def step(feeds: dict[str, Any]) -> Any:
@@ -149,13 +153,18 @@ def _train_step(trained: _Trained, teacher: Program, options: QatOptions) -> Any
         with tf.GradientTape() as tape:
             made = logits_of(graph, trained.rounding.run(feeds, trained.constants(), trained.ends()))
             pairs = zip(made, wanted, strict=True)
-            loss = tf.add_n([distance(mine, its, options.temperature) for mine, its in pairs])
+            loss = tf.add_n([_apart(copy, *pair) for copy, pair in zip(copies, pairs, strict=True)])
         gradients = tape.gradient(loss, [one.value for one in trained.variables])
         known = [(g, v) for g, v in zip(gradients, trained.variables, strict=True) if g is not None]
         optimizer.apply(*map(list, zip(*known, strict=True)))
         return loss
 
     return step
+
+
+def _apart(copy: bool, mine: Any, its: Any) -> Any:
+    """What ``Judge`` measures too: an output like an input is no classifier's."""
+    return squared_error(mine, its) if copy else distance(mine, its, spread(its))
 
 
 def _batches(count: int, options: QatOptions) -> Iterator[npt.NDArray[np.int64]]:

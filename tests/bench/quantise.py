@@ -1,7 +1,8 @@
 """``make bench-quantise``: int8 by TensorFlow's converter, by ai-edge-quantizer's defaults and by ours, side by side.
 
 Same float model, same 1,000 calibration samples, all test samples. Models are trained once and kept, as is every
-finished model's result: the benchmark can be ended and started again.
+finished model's result: the benchmark can be ended and started again. Accuracies of int8 models this near to each
+other differ by chance; how near each is to the float model itself says more, and stands beside them.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ from ai_edge_quantizer import quantizer, recipe
 from common import RESULTS, digest, finish
 from edgekd.versions import versions
 from edgekd_converters.condition import condition
-from edgekd_converters.divergence import run_columns
+from edgekd_converters.divergence import are_probabilities, log_probabilities, run_columns
+from edgekd_converters.export import draw_columns, export
 from edgekd_converters.graph import Graph, Tensor, read_graph, write_model
 from edgekd_converters.observe import Columns, feeds
 from edgekd_converters.optimise import Quantized, QuantizeOptions, make_int8
 from edgekd_converters.qat import QatOptions
 from edgekd_converters.quiet import import_tensorflow, quiet
 from edgekd_runtime import atomic
-from quantise_models import SUBJECTS, Subject
+from quantise_models import SUBJECTS, Array, Subject
 
 _WORST, _FROM_FLOAT = 0.001, 0.003
 _KEY = "serving_default"
@@ -38,7 +40,7 @@ _WAYS = ("float", "TFLiteConverter", "ai-edge-quantizer", "ours", "ours, trained
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", default=list(SUBJECTS), type=lambda text: text.split(","))
-    parser.add_argument("--qat-steps", type=int, default=200)
+    parser.add_argument("--qat-steps", type=int, default=300)
     parser.add_argument("--finished", action="store_true", help="report what is finished, do no more")
     options = parser.parse_args()
     if unknown := set(options.models) - set(SUBJECTS):
@@ -66,8 +68,10 @@ def main() -> None:
 
 
 def measure(subject: Subject, qat_steps: int) -> dict[str, Any]:
-    """Scores of all ways; a way that fails has its reason instead."""
-    scores: dict[str, float] = {"float": score(subject.graph, subject)}
+    """Scores of all ways, and how far each is from the float model; a way that fails has its reason instead."""
+    wanted = answers(subject.graph, subject)
+    scores: dict[str, float] = {"float": score(wanted, subject)}
+    apart: dict[str, dict[str, float]] = {}
     failures: dict[str, str] = {}
     made: dict[str, Quantized] = {}
 
@@ -85,14 +89,20 @@ def measure(subject: Subject, qat_steps: int) -> dict[str, Any]:
     for name, way in ways.items():
         try:
             graph = way()
-            scores[name], sizes[name] = score(graph, subject), len(graph.content)
+            got = answers(graph, subject)
+            scores[name], apart[name] = (
+                score(got, subject),
+                distances(wanted, got, classifier=subject.labels is not None),
+            )
+            sizes[name] = len(graph.content)
         except Exception as error:  # whatever another quantiser raises is its result
             failures[name] = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        print(subject.name, name, scores.get(name, failures.get(name)), flush=True)
+        print(subject.name, name, scores.get(name, failures.get(name)), apart.get(name), flush=True)
     return {
         "model": subject.name,
-        "metric": "top-1" if subject.labels is not None else "relative mean square error",
+        "metric": subject.metric,
         "scores": scores,
+        "from_float": apart,
         "failures": failures,
         "bytes": sizes,
         "kept": list(made["ours"].kept) if "ours" in made else [],
@@ -103,13 +113,31 @@ def measure(subject: Subject, qat_steps: int) -> dict[str, Any]:
     }
 
 
-def score(graph: Graph, subject: Subject) -> float:
-    """Top-1 on the test samples; of an autoencoder the squared error over the variance of what it was given."""
+def answers(graph: Graph, subject: Subject) -> Array:
+    """The output on all test samples."""
     (got,) = run_columns(graph, _named_as(graph, subject.test)).values()
+    return got
+
+
+def score(got: Array, subject: Subject) -> float:
+    """Top-1 on the test samples; of an autoencoder the squared error over the variance of what it was given."""
     if subject.labels is not None:
         return float((got.argmax(1) == subject.labels).mean())
     (given,) = subject.test.values()
     return float(np.square(got - given).mean() / given.var())
+
+
+def distances(wanted: Array, got: Array, *, classifier: bool) -> dict[str, float]:
+    """Of a classifier's answers, the share with the same top-1 and how far probabilities are apart (half the sum of
+    their differences, the mean over samples); of others the squared error relative to the variance."""
+    if not classifier:
+        return {"squared error": float(np.square(got - wanted).mean() / wanted.var())}
+    done = are_probabilities(wanted)  # of int8 they do not add up to 1, and would be taken for logits
+    sure, given = (one if done else np.exp(log_probabilities(one)) for one in (wanted, got))
+    return {
+        "agreement": float((wanted.argmax(1) == got.argmax(1)).mean()),
+        "probability moved": float(np.abs(sure - given).sum(1).mean() / 2),
+    }
 
 
 def by_tensorflow(subject: Subject) -> Graph:
@@ -122,9 +150,13 @@ def by_tensorflow(subject: Subject) -> Graph:
     if type(subject.keras).__module__.startswith("tf_keras"):
         converter = tf.lite.TFLiteConverter.from_keras_model(subject.keras)
         return _converted(tf, converter, representative, subject)
-    with tempfile.TemporaryDirectory(prefix="edgekd-") as folder:
-        subject.keras.export(folder, verbose=False)
-        return _converted(tf, tf.lite.TFLiteConverter.from_saved_model(folder), representative, subject)
+    with tempfile.TemporaryDirectory(prefix="edgekd-") as name:
+        folder = Path(name) / "saved"
+        if subject.keras is None:
+            export(subject.graph, {}, draw_columns(subject.graph, {}), "savedmodel", folder)
+        else:
+            subject.keras.export(folder, verbose=False)
+        return _converted(tf, tf.lite.TFLiteConverter.from_saved_model(str(folder)), representative, subject)
 
 
 def _converted(tf: Any, converter: Any, representative: Callable[[], Any], subject: Subject) -> Graph:
@@ -174,7 +206,7 @@ def _named_as(graph: Graph, columns: Columns) -> Columns:
 
 def verdict(record: dict[str, Any]) -> str:
     """Ours as it is by default, against float and the better of the others."""
-    sign = 1 if record["metric"] == "top-1" else -1
+    sign = -1 if "error" in record["metric"] else 1
     scores = {name: sign * value for name, value in record["scores"].items()}
     ours = scores.get("ours")
     others = [scores[name] for name in _WAYS[1:3] if name in scores]
@@ -184,7 +216,12 @@ def verdict(record: dict[str, Any]) -> str:
 
 
 def shown(record: dict[str, Any], way: str) -> str:
-    return f"{record['scores'][way]:.4f}" if way in record["scores"] else "failed"
+    if way not in record["scores"]:
+        return "failed"
+    apart = record["from_float"].get(way, {})
+    near = [f"{apart['agreement']:.2%}"] if "agreement" in apart else []
+    near += [f"{value:.5f}" for name, value in apart.items() if name != "agreement"]
+    return " ".join([f"{record['scores'][way]:.4f}", *near])
 
 
 if __name__ == "__main__":

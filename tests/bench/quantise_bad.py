@@ -16,7 +16,7 @@ from edgekd_converters.condition import condition
 from edgekd_converters.observe import Columns
 from edgekd_converters.optimise import QuantizeOptions, make_int8
 from edgekd_converters.quiet import import_tensorflow
-from quantise import by_quantizer, by_tensorflow, score
+from quantise import answers, by_quantizer, by_tensorflow, score
 from quantise_models import Subject, resnet8
 
 _TEST, _MOST_DROP, _SEED = 2000, 0.01, 0
@@ -35,7 +35,7 @@ def main() -> None:
         whole.labels[:_TEST],
         whole.sample_labels,
     )
-    before, records = score(subject.graph, subject), {}
+    before, records = score(answers(subject.graph, subject), subject), {}
     for name, samples, labels in spoilt(subject):
         records[name] = {"loss": losses(subject, samples, before), **noticed(subject, samples, labels)}
         records[name]["gate"] = records[name]["loss"]["ours"] > _MOST_DROP
@@ -86,7 +86,7 @@ def losses(subject: Subject, samples: Columns, before: float) -> dict[str, float
         "ai-edge-quantizer": by_quantizer(subject.graph, samples),
         "ours": ours.int8_graph,
     }
-    return {name: before - score(graph, subject) for name, graph in made.items()}
+    return {name: before - score(answers(graph, subject), subject) for name, graph in made.items()}
 
 
 def noticed(subject: Subject, samples: Columns, labels: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -14,16 +14,24 @@ import numpy as np
 import numpy.typing as npt
 
 import cifar10
+import photographs
 from common import SHARED, need
 from edgekd.cache import cache_root
+from edgekd.samples import read_text_data, to_ids
+from edgekd.student import open_student
+from edgekd_converters.divergence import run_columns
 from edgekd_converters.graph import Graph
 from edgekd_converters.load.keras_source import convert_keras
+from edgekd_converters.load.onnx import open_source
+from edgekd_converters.load.source import LoadOptions
 from edgekd_converters.observe import Columns
 from edgekd_converters.tflite_model import load_tflite
+from edgekd_runtime.preprocess import TextNgram
+from prune_text import distilled
 
 Array = npt.NDArray[Any]
 SEED = 0
-_CALIBRATION = 1000
+_CALIBRATION, _CROPS, _BATCH = 1000, 1000, 128
 _WORDS, _LENGTH, _VOCABULARY = re.compile(r"[a-z']+"), 24, 4096
 
 
@@ -32,7 +40,7 @@ class Subject:
     """``keras``: the model that ``TFLiteConverter`` takes; None where there is only a ``.tflite``.
 
     ``labels``: of ``test``; None for what is no classifier. ``samples``: for calibration, none of them in ``test``;
-    ``sample_labels`` are theirs.
+    ``sample_labels`` are theirs. ``metric``: what the score is.
     """
 
     name: str
@@ -42,6 +50,7 @@ class Subject:
     test: Columns
     labels: Array | None
     sample_labels: Array | None
+    metric: str = "top-1"
 
 
 def resnet8() -> Subject:
@@ -54,11 +63,12 @@ def resnet8() -> Subject:
 def mobilenet_v2() -> Subject:
     def build(keras: Any) -> Any:
         whole = keras.applications.MobileNetV2((32, 32, 3), 0.5, include_top=False, weights=None, pooling="avg")
+        whole = _unstrided(whole, "Conv1")
         image = keras.Input((32, 32, 3), name="image")
         scores = keras.layers.Dense(10, name="scores")
         return keras.Model(image, scores(whole(keras.layers.Rescaling(1 / 127.5, -1)(image))))
 
-    return _on_cifar("MobileNetV2 0.5", _trained("mobilenet_v2", build, 8))
+    return _on_cifar("MobileNetV2 0.5", _trained("mobilenet_v2", build, 6))
 
 
 def mobilenet_v3() -> Subject:
@@ -66,6 +76,7 @@ def mobilenet_v3() -> Subject:
         whole = keras.applications.MobileNetV3Small(
             (32, 32, 3), 1.0, include_top=False, weights=None, pooling="avg", include_preprocessing=False
         )
+        whole = _unstrided(whole, "conv")
         image = keras.Input((32, 32, 3), name="image")
         scores = keras.layers.Dense(10, name="scores")
         return keras.Model(image, scores(whole(keras.layers.Rescaling(1 / 127.5, -1)(image))))
@@ -88,7 +99,7 @@ def ds_cnn() -> Subject:
             x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
         return keras.Model(image, keras.layers.Dense(10, name="scores")(keras.layers.GlobalAveragePooling2D()(x)))
 
-    return _on_cifar("DS-CNN", _trained("ds_cnn", build, 6))
+    return _on_cifar("DS-CNN", _trained("ds_cnn", build, 10))
 
 
 def autoencoder() -> Subject:
@@ -107,7 +118,9 @@ def autoencoder() -> Subject:
 
     model = _kept("autoencoder", build, lambda keras, made: _fit(keras, made, train, train, "mse", 10))
     chosen = np.random.default_rng(SEED).choice(len(train), _CALIBRATION, replace=False)
-    return Subject("autoencoder", model, convert_keras(model), {"x": train[chosen]}, {"x": test}, None, None)
+    return Subject(
+        "autoencoder", model, convert_keras(model), {"x": train[chosen]}, {"x": test}, None, None, "error / variance"
+    )
 
 
 def encoder() -> Subject:
@@ -136,6 +149,37 @@ def encoder() -> Subject:
     return Subject("BERT-like", model, convert_keras(model), found, {"ids": test}, labels, train_labels[chosen])
 
 
+def banking77() -> Subject:
+    """The student of ``make bench-banking77``: n-grams, hashed, looked up and summed."""
+    import keras
+
+    folder, data = distilled(need(SHARED / "banking77")), SHARED / "banking77"
+    student = open_student(folder)
+    train, test = (read_text_data(data / file, "text", "category") for file in ("train.csv", "test.csv"))
+    assert isinstance(student.preprocess, TextNgram)
+    (columns, seen), (others, labels) = (
+        (to_ids(student.preprocess, part.texts, part.path), part.targets(student.labels)) for part in (train, test)
+    )
+    chosen = np.random.default_rng(SEED).choice(len(columns), _CALIBRATION, replace=False)
+    model = keras.models.load_model(student.model)
+    found, tested = {"ids": columns[chosen]}, {"ids": others}
+    return Subject("BANKING77 student", model, convert_keras(model), found, tested, labels, seen[chosen])
+
+
+def efficientnet() -> Subject:
+    """As published, from ONNX; judged by agreement with its own float form on crops of photographs."""
+    source = open_source(need(SHARED / "efficientnet_lite0" / "efficientnet_lite0.onnx"), LoadOptions())
+    pictures = photographs.load()
+    unseen = [name for name in pictures if name not in photographs.SEEN]
+    (public,) = source.graph.signature.inputs
+    samples, test = (
+        {public: ((photographs.crops(pictures, names, count, 224, seed=seed) - 127) / 128).astype(np.float32)}
+        for names, count, seed in ((list(photographs.SEEN), _CALIBRATION, 1), (unseen, _CROPS, 2))
+    )
+    labels = run_columns(source.graph, test)[next(iter(source.graph.signature.outputs))].argmax(1)
+    return Subject("EfficientNet-Lite0", None, source.graph, samples, test, labels, None, "agreement")
+
+
 SUBJECTS: dict[str, Callable[[], Subject]] = {
     "resnet8": resnet8,
     "mobilenet_v2": mobilenet_v2,
@@ -143,6 +187,8 @@ SUBJECTS: dict[str, Callable[[], Subject]] = {
     "ds_cnn": ds_cnn,
     "autoencoder": autoencoder,
     "encoder": encoder,
+    "banking77": banking77,
+    "efficientnet": efficientnet,
 }
 
 
@@ -155,12 +201,21 @@ def _on_cifar(name: str, model: Any, graph: Graph | None = None) -> Subject:
     return Subject(name, model, made, samples, whole, labels, train_labels[chosen])
 
 
+def _unstrided(model: Any, layer: str) -> Any:
+    """With stride 1 in its first convolution: of 32 pixels too little would be left otherwise."""
+    config = model.get_config()
+    (first,) = (one["config"] for one in config["layers"] if one["config"]["name"] == layer)
+    first["strides"] = (1, 1)
+    return type(model).from_config(config)
+
+
 def _trained(name: str, build: Callable[[Any], Any], epochs: int) -> Any:
     train, labels, *_ = cifar10.load(cache_root() / "cifar10")
 
     def fit(keras: Any, model: Any) -> None:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        _fit(keras, model, train.astype(np.float32), labels, loss, epochs)
+        _compile(keras, model, loss, epochs * (len(train) // _BATCH))
+        model.fit(_moved(train, labels, epochs), steps_per_epoch=len(train) // _BATCH, epochs=epochs, verbose=2)
 
     return _kept(name, build, fit)
 
@@ -179,9 +234,29 @@ def _kept(name: str, build: Callable[[Any], Any], fit: Callable[[Any, Any], None
 
 
 def _fit(keras: Any, model: Any, x: Array, y: Array, loss: Any, epochs: int) -> None:
-    schedule = keras.optimizers.schedules.CosineDecay(2e-3, epochs * (len(x) // 128))
-    model.compile(keras.optimizers.AdamW(schedule, weight_decay=1e-4), loss)
-    model.fit(x, y, batch_size=128, epochs=epochs, verbose=2)
+    _compile(keras, model, loss, epochs * (len(x) // _BATCH))
+    model.fit(x, y, batch_size=_BATCH, epochs=epochs, verbose=2)
+
+
+def _compile(keras: Any, model: Any, loss: Any, steps: int) -> None:
+    """Without XLA, which takes minutes to compile a MobileNet and then no less time for a step."""
+    schedule = keras.optimizers.schedules.CosineDecay(2e-3, steps)
+    model.compile(keras.optimizers.AdamW(schedule, weight_decay=1e-4), loss, jit_compile=False)
+
+
+def _moved(images: Array, labels: Array, epochs: int) -> Iterator[tuple[Array, Array]]:
+    """Batches of ``(128, 32, 32, 3) float32``: half of the pictures mirrored, all moved by up to 4 pixels."""
+    rng = np.random.default_rng(SEED)
+    wide = np.pad(images, ((0, 0), (4, 4), (4, 4), (0, 0)), mode="reflect")
+    windows = np.lib.stride_tricks.sliding_window_view(wide, images.shape[1:3], axis=(1, 2))  # type: ignore[call-overload]
+    for _ in range(epochs):
+        order = rng.permutation(len(images))
+        for start in range(0, len(images) - _BATCH + 1, _BATCH):
+            rows, places = order[start : start + _BATCH], rng.integers(0, 9, (2, _BATCH))
+            batch = windows[rows, places[0], places[1]].transpose(0, 2, 3, 1)
+            mirrored = rng.random(_BATCH) < 0.5
+            batch[mirrored] = batch[mirrored, :, ::-1]
+            yield batch.astype(np.float32), labels[rows]
 
 
 def _sentences(file: str) -> tuple[Array, Array]:

@@ -8,6 +8,7 @@ import pytest
 
 from edgekd_converters.bias_correction import correct_bias
 from edgekd_converters.calibrate import calibrate_minmax
+from edgekd_converters.condition import condition
 from edgekd_converters.divergence import run_columns
 from edgekd_converters.fake_quant import FakeQuant, free_tensors
 from edgekd_converters.graph import Graph
@@ -96,3 +97,20 @@ def test_a_step_that_does_not_help_is_not_kept(net: Graph, columns: Columns) -> 
     distances = {attempt.name: attempt.distance or 0.0 for attempt in made.attempts}
     assert "8 steps of training" not in made.kept
     assert distances["8 steps of training"] > distances[made.kept[-1]]
+
+
+def test_sums_and_their_like_round_as_the_kernels_do(keras: Any) -> None:
+    """Every op whose kernel rounds in its own way, one after the other."""
+    rng = np.random.default_rng(5)
+    given = keras.Input((6, 16), name="given")
+    x = keras.layers.LayerNormalization(epsilon=1e-3)(keras.layers.Dense(16)(given) - 0.3)
+    x = x * keras.layers.Dense(16)(given) + keras.ops.convert_to_tensor(rng.normal(size=16).astype(np.float32))
+    net = condition(convert_keras(keras.Model(given, keras.layers.Dense(8, name="made")(x))))
+    assert {"SQUARED_DIFFERENCE", "RSQRT", "MUL", "ADD"} <= {op.name for op in net.main}
+    columns = {"given": rng.normal(size=(200, 6, 16)).astype(np.float32)}
+    ranges = calibrate_minmax(net, feeds(columns))
+    wanted = run_columns(quantize_int8(net, ranges), columns)
+    rounding = FakeQuant(net, ranges)
+    made = rounding.outputs(rounding.run(columns))
+    low, high = rounding.ends[net.results[0].index]
+    assert (np.abs(made["made"].numpy() - wanted["made"]) < 0.01 * (high - low) / 255).mean() >= 0.999

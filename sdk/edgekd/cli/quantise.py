@@ -46,7 +46,7 @@ _OPTIONS = (
     click.option(
         "--qat-learning-rate",
         type=common.FiniteRange(0, 0.1, min_open=True),
-        default=5e-4,
+        default=3e-5,
         show_default=True,
         help="Share of its channel's greatest weight by which a weight moves at a step, at most.",
     ),
