@@ -17,9 +17,9 @@ from edgekd_converters.graph import Graph, Op, Tensor
 from edgekd_converters.limits import FIXED, LAYERS, SAME_SCALE, within_limits
 from edgekd_converters.ops.lazy import tf
 from edgekd_converters.program import Hook, Program, unchanged
-from edgekd_converters.whole_steps import added, inverse_root, requantised, squared_difference
+from edgekd_converters.whole_steps import added, hard_swish, inverse_root, requantised, squared_difference
 
-_KERNELS = ("ADD", "SUB", "MUL", "SQUARED_DIFFERENCE", "RSQRT")
+_KERNELS = ("ADD", "SUB", "MUL", "SQUARED_DIFFERENCE", "RSQRT", "HARD_SWISH")
 """Ops whose kernels round otherwise than a real result would be, see ``whole_steps``."""
 
 Ends = Mapping[int, tuple[Any, Any]]
@@ -119,7 +119,9 @@ class FakeQuant:
         whole = list(made)
         whole[at], whole[1] = _whole(made[at] / step), _whole(operands[1] * (1 / weight_step))
         if bias < len(operands) and operands[bias] is not None:
-            whole[bias] = _whole(operands[bias] / product)
+            fine = _double_step(*known[source.index]) * tf.cast(tf.reshape(weight_step, (-1,)), tf.float64)
+            exact = tf.cast(tf.round(tf.cast(operands[bias], tf.float64) / fine), tf.float32)
+            whole[bias] = _instead(operands[bias] / product, exact)
         return whole, product
 
     def _by_kernel(self, op: Op, operands: list[Any], made: list[Any], known: Ends) -> Any:
@@ -133,6 +135,8 @@ class FakeQuant:
             return out * squared_difference(whole[0], whole[1], scales[0], scales[1], out)
         if op.name == "RSQRT":
             return out * inverse_root(whole[0], scales[0], out)
+        if op.name == "HARD_SWISH":
+            return out * hard_swish(whole[0], scales[0], out)
         return out * added(whole[0], whole[1], scales[0] / out, scales[1] / out * (1 if op.name == "ADD" else -1))
 
     def _step_of(self, op: Op, slot: int, value: Any, known: Ends) -> Any:
@@ -214,9 +218,14 @@ def _instead(value: Any, kernels: Any) -> Any:
 
 def _grid(low: Any, high: Any) -> tuple[Any, Any]:
     """Step and zero point of a range, by the quantiser's arithmetic."""
-    low, high = tf.minimum(tf.cast(low, tf.float64), 0.0), tf.maximum(tf.cast(high, tf.float64), 0.0)
-    step = (high - low) / 255
-    return tf.cast(step, tf.float32), tf.cast(tf.round(-128 - low / step), tf.float32)
+    step = _double_step(low, high)
+    zero = tf.round(-128 - tf.minimum(tf.cast(low, tf.float64), 0.0) / step)
+    return tf.cast(step, tf.float32), tf.cast(zero, tf.float32)
+
+
+def _double_step(low: Any, high: Any) -> Any:
+    """``float64``, as the quantiser has it when it rounds biases."""
+    return (tf.maximum(tf.cast(high, tf.float64), 1e-30) - tf.minimum(tf.cast(low, tf.float64), 0.0)) / 255
 
 
 def _constant_grid(value: Any) -> tuple[Any, Any]:
@@ -237,6 +246,8 @@ def _activation(tensor: Tensor, value: Any, known: Ends, rounded: dict[int, Any]
         return value
     if tensor.index not in rounded:
         low, high = known[tensor.index]
-        low, high = tf.minimum(tf.cast(low, tf.float32), 0.0), tf.maximum(tf.cast(high, tf.float32), 1e-30)
+        step, zero = _grid(low, high)  # TensorFlow's own zero point is another one now and then
+        low = _instead(tf.minimum(tf.cast(low, tf.float32), 0.0), step * (-128 - zero))
+        high = _instead(tf.maximum(tf.cast(high, tf.float32), 1e-30), step * (127 - zero))
         rounded[tensor.index] = tf.quantization.fake_quant_with_min_max_vars(value, low, high)
     return rounded[tensor.index]

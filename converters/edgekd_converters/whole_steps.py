@@ -56,6 +56,52 @@ def inverse_root(value: Any, given: Any, scale: Any) -> Any:
     return tf.where(value > 0, made, 255.0)
 
 
+def hard_swish(value: Any, given: Any, scale: Any) -> Any:
+    """LiteRT's, in 16 bits. ``given``: the input's scale."""
+    fine = given / 128
+    (factor, exponent), (slope, up) = (_of_16_bits(fine / one) for one in (scale, 3.0 / 32768))
+    value = tf.cast(value, tf.int64) * 128
+    outer = _high(value, factor)
+    gate = _clipped(tf.bitwise.left_shift(value, tf.maximum(up - 1, 0)))
+    gate = _high(gate, slope)
+    gate = _clipped(tf.bitwise.left_shift(gate, tf.minimum(tf.maximum(up, 0), 1)))
+    gate = tf.bitwise.right_shift(_shifted(gate, -up) + 2**15, tf.constant(1, tf.int64))
+    product = gate * outer
+    cut = tf.sign(product) * tf.bitwise.right_shift(tf.abs(product), tf.constant(15, tf.int64))
+    return tf.cast(_shifted(cut, -exponent), tf.float32)
+
+
+def _of_16_bits(factor: Any) -> tuple[Any, Any]:
+    """Multiplier of 15 bits and exponent of 2, both ``int64``."""
+    part, exponent = _parts(tf.cast(factor, tf.float64))
+    multiplier = tf.floor(part * 2.0**31 + 0.5)
+    return tf.minimum(tf.cast(tf.floor(multiplier / 2**16 + 0.5), tf.int64), 2**15 - 1), tf.cast(exponent, tf.int64)
+
+
+def _parts(factor: Any) -> tuple[Any, Any]:
+    """A positive ``float64`` as a share, 1/2 … 1, and an ``int32`` exponent of 2."""
+    exponent = tf.cast(tf.floor(tf.math.log(factor) / tf.math.log(tf.cast(2.0, tf.float64))), tf.int32) + 1
+    return factor / 2.0 ** tf.cast(exponent, tf.float64), exponent
+
+
+def _high(value: Any, multiplier: Any) -> Any:
+    """The upper half of a product of 16 bits, halves away from 0 but for negative ones."""
+    product = value * multiplier
+    raised = product + tf.where(product >= 0, tf.constant(2**14, tf.int64), 1 - 2**14)
+    return tf.sign(raised) * tf.bitwise.right_shift(tf.abs(raised), tf.constant(15, tf.int64))
+
+
+def _shifted(value: Any, bits: Any) -> Any:
+    """Divided by a power of 2, halves away from 0; as it is where there are no ``bits``."""
+    bits = tf.maximum(bits, 0)
+    half = tf.where(bits > 0, tf.bitwise.left_shift(tf.constant(1, tf.int64), tf.maximum(bits - 1, 0)), 0)
+    return tf.sign(value) * tf.bitwise.right_shift(tf.abs(value) + half, bits)
+
+
+def _clipped(value: Any) -> Any:
+    return tf.clip_by_value(value, -(2**15), 2**15 - 1)
+
+
 def _whole(value: Any) -> Any:
     return tf.cast(tf.round(value), tf.int32)
 
@@ -67,12 +113,10 @@ def _exponent(value: Any) -> Any:
 
 def _multiplied(value: Any, factor: Any) -> Any:
     """``int64`` times a positive real below 1, by gemmlowp: a 31-bit product, rounded, shifted and rounded again."""
-    exponent = tf.cast(tf.floor(tf.math.log(factor) / tf.math.log(tf.cast(2.0, tf.float64))), tf.int32) + 1
-    part = factor / 2.0 ** tf.cast(exponent, tf.float64)
+    part, exponent = _parts(factor)
     multiplier = tf.cast(tf.floor(part * 2.0**31 + 0.5), tf.int64)
     product = tf.abs(value) * multiplier  # halves go away from 0 in both, so the sign can wait
     high = tf.bitwise.right_shift(product + 2**30, tf.constant(31, tf.int64))
-    shift = tf.cast(tf.maximum(-exponent, 0), tf.int64)
-    half = tf.where(shift > 0, tf.bitwise.left_shift(tf.constant(1, tf.int64), tf.maximum(shift - 1, 0)), 0)
     up = tf.bitwise.left_shift(high, tf.cast(tf.maximum(exponent, 0), tf.int64))
-    return tf.sign(value) * tf.where(exponent > 0, up, tf.bitwise.right_shift(high + half, shift))
+    down = _shifted(high, tf.cast(-exponent, tf.int64))
+    return tf.sign(value) * tf.where(exponent > 0, up, down)

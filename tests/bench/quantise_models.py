@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -31,7 +32,7 @@ from prune_text import distilled
 
 Array = npt.NDArray[Any]
 SEED = 0
-_CALIBRATION, _CROPS, _BATCH = 1000, 1000, 128
+_CALIBRATION, _CROPS, _BATCH, _SETTLING = 1000, 1000, 128, 100
 _WORDS, _LENGTH, _VOCABULARY = re.compile(r"[a-z']+"), 24, 4096
 
 
@@ -216,6 +217,7 @@ def _trained(name: str, build: Callable[[Any], Any], epochs: int) -> Any:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         _compile(keras, model, loss, epochs * (len(train) // _BATCH))
         model.fit(_moved(train, labels, epochs), steps_per_epoch=len(train) // _BATCH, epochs=epochs, verbose=2)
+        settle(model, train)
 
     return _kept(name, build, fit)
 
@@ -242,6 +244,20 @@ def _compile(keras: Any, model: Any, loss: Any, steps: int) -> None:
     """Without XLA, which takes minutes to compile a MobileNet and then no less time for a step."""
     schedule = keras.optimizers.schedules.CosineDecay(2e-3, steps)
     model.compile(keras.optimizers.AdamW(schedule, weight_decay=1e-4), loss, jit_compile=False)
+
+
+def settle(model: Any, images: Array) -> None:
+    """The statistics of normalisations once more: Keras' MobileNets keep an average over the last thousands of steps,
+    which a short training has not had."""
+    layers, normal = [model], []
+    while layers:
+        layer = layers.pop()
+        layers += getattr(layer, "layers", [])
+        normal += [layer] if type(layer).__name__ == "BatchNormalization" else []
+    for layer in normal:
+        layer.momentum = 0.9
+    for batch, _ in itertools.islice(_moved(images, images, 1), _SETTLING):
+        model(batch, training=True)
 
 
 def _moved(images: Array, labels: Array, epochs: int) -> Iterator[tuple[Array, Array]]:
