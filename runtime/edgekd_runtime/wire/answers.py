@@ -17,6 +17,7 @@ from edgekd_runtime.wire.infer import InferRequest, Wanted, run
 
 LABEL, SCORE = "label", "score"
 _MAX_HEADS = 256
+_FLOAT = struct.Struct("<f").pack
 
 _Value = npt.NDArray[Any]
 """Of an output: numbers, or texts as objects."""
@@ -56,7 +57,7 @@ class InferWriter:
         if self._labels:
             best = [self._engine.ranker.best(row) for row in ranked.tolist()]
             parts.append(pack_bytes([label.encode() for label, _ in best]))
-            parts.append(struct.pack(f"<{len(best)}f", *[score for _, score in best]))
+            parts.append(b"".join([_FLOAT(score) for _, score in best]))
         key = len(ranked), *map(len, parts)
         head = self._heads.get(key) or self._remember(key, self._as_wanted(request, arrays).head)
         return InferAnswer(head, b"".join(parts), True)
