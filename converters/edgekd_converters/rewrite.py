@@ -56,12 +56,16 @@ class Draft:
         return self._tensor("raw", shape, "float32", 0)
 
     def stand_in(self, old: int, new: int) -> None:
-        """An input or output of the graph from now on, in place of another that stays within it."""
+        """An input or output of the graph from now on, in place of another that stays within it.
+
+        Its public name remains: a file without a signature, whose tensors' names are the public ones, is given one.
+        """
         main = self._main
+        self._model.signatureDefs = self._model.signatureDefs or [_signature_of(self._graph)]
         main.inputs, main.outputs = (
             np.array([new if k == old else k for k in _indices(main, ends)], np.int32) for ends in ("inputs", "outputs")
         )
-        for signature in self._model.signatureDefs or []:
+        for signature in self._model.signatureDefs:
             for entry in (*signature.inputs, *signature.outputs):
                 if entry.tensorIndex == old:
                     entry.tensorIndex = new
@@ -123,6 +127,18 @@ class Draft:
         code.builtinCode, code.deprecatedBuiltinCode, code.version = builtin, min(builtin, 127), 1
         codes.append(code)
         return len(codes) - 1
+
+
+def _signature_of(graph: Graph) -> Any:
+    made, index_of = schema.SignatureDefT(), {tensor.name: tensor.index for tensor in graph.tensors}
+    made.signatureKey, made.subgraphIndex = graph.signature.key or "serving_default", 0
+    made.inputs, made.outputs = [], []
+    for entries, names in ((made.inputs, graph.signature.inputs), (made.outputs, graph.signature.outputs)):
+        for public, tensor in names.items():
+            entry = schema.TensorMapT()
+            entry.name, entry.tensorIndex = public, index_of[tensor]
+            entries.append(entry)
+    return made
 
 
 def drop_unused_tensors(model: Any) -> None:

@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from tests.converters.reals import real_outputs, relative_error
 
 from edgekd_converters.calibrate import Ranges, calibrate_minmax
+from edgekd_converters.ends import with_float_ends
 from edgekd_converters.errors import NotIntegerError, QuantizeError
-from edgekd_converters.graph import Graph
+from edgekd_converters.graph import Graph, read_graph, write_model
 from edgekd_converters.integer import integer_fraction, require_integer
 from edgekd_converters.load.keras_source import convert_keras
 from edgekd_converters.quantize import quantize_int8
@@ -135,3 +137,14 @@ def test_the_signature_stays_on_the_outputs(keras: Any) -> None:
     assert list(int8.signature.outputs) == ["scores", "rows"]
     assert set(int8.results) == set(int8.outputs)
     assert relative_error(real_outputs(graph, feeds), real_outputs(int8, feeds)) < 0.05
+
+
+def test_float_ends_keep_the_public_names_of_a_file_without_a_signature(conv_graph: Graph, images: Rows) -> None:
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(conv_graph.content, 0))
+    model.signatureDefs = []
+    graph = read_graph(write_model(model))
+    (public,) = graph.signature.inputs
+    int8 = quantize_int8(graph, calibrate_minmax(graph, ({public: image} for image in images)))
+    made = with_float_ends(int8)
+    assert [*made.signature.inputs, *made.signature.outputs] == [*graph.signature.inputs, *graph.signature.outputs]
+    np.testing.assert_array_equal(Stock(made)(images[0]), Stock(int8)(images[0]))
