@@ -1,7 +1,7 @@
 """JSON to and from bytes: by orjson, of the extra ``fast``, where it is installed.
 
 Whatever orjson does not take the standard library gets, so that both give the same answers and the same refusals.
-It is looked for when the first JSON comes, for it takes 1 MB, which a server of binary tensors does not need.
+It is looked for when the first JSON comes: a server of binary tensors can do without it, and without its memory.
 """
 
 from __future__ import annotations
