@@ -83,8 +83,9 @@ def measure(subject: Subject, qat_steps: int) -> dict[str, Any]:
         "TFLiteConverter": lambda: by_tensorflow(subject),
         "ai-edge-quantizer": lambda: by_quantizer(subject.graph, subject.samples),
         "ours": lambda: ours("ours", QuantizeOptions()),
-        "ours, trained": lambda: ours("ours, trained", QuantizeOptions(qat=QatOptions(qat_steps))),
     }
+    if subject.trained:
+        ways["ours, trained"] = lambda: ours("ours, trained", QuantizeOptions(qat=QatOptions(qat_steps)))
     sizes = {"float": len(subject.graph.content)}
     for name, way in ways.items():
         try:
@@ -98,6 +99,7 @@ def measure(subject: Subject, qat_steps: int) -> dict[str, Any]:
         except Exception as error:  # whatever another quantiser raises is its result
             failures[name] = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         print(subject.name, name, scores.get(name, failures.get(name)), apart.get(name), flush=True)
+    best = made.get("ours, trained", made.get("ours"))
     return {
         "model": subject.name,
         "metric": subject.metric,
@@ -106,7 +108,7 @@ def measure(subject: Subject, qat_steps: int) -> dict[str, Any]:
         "failures": failures,
         "bytes": sizes,
         "kept": list(made["ours"].kept) if "ours" in made else [],
-        "attempts": [vars(one) for one in made["ours, trained"].attempts] if "ours, trained" in made else [],
+        "attempts": [vars(one) for one in best.attempts] if best else [],
         "test_samples": len(next(iter(subject.test.values()))),
         "qat_steps": qat_steps,
         "versions": versions(),
@@ -217,7 +219,7 @@ def verdict(record: dict[str, Any]) -> str:
 
 def shown(record: dict[str, Any], way: str) -> str:
     if way not in record["scores"]:
-        return "failed"
+        return "failed" if way in record["failures"] else "–"
     apart = record["from_float"].get(way, {})
     near = [f"{apart['agreement']:.2%}"] if "agreement" in apart else []
     near += [f"{value:.5f}" for name, value in apart.items() if name != "agreement"]

@@ -41,7 +41,7 @@ class Subject:
     """``keras``: the model that ``TFLiteConverter`` takes; None where there is only a ``.tflite``.
 
     ``labels``: of ``test``; None for what is no classifier. ``samples``: for calibration, none of them in ``test``;
-    ``sample_labels`` are theirs. ``metric``: what the score is.
+    ``sample_labels`` are theirs. ``metric``: what the score is. ``trained``: whether training is a matter of minutes.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Subject:
     labels: Array | None
     sample_labels: Array | None
     metric: str = "top-1"
+    trained: bool = True
 
 
 def resnet8() -> Subject:
@@ -178,7 +179,7 @@ def efficientnet() -> Subject:
         for names, count, seed in ((list(photographs.SEEN), _CALIBRATION, 1), (unseen, _CROPS, 2))
     )
     labels = run_columns(source.graph, test)[next(iter(source.graph.signature.outputs))].argmax(1)
-    return Subject("EfficientNet-Lite0", None, source.graph, samples, test, labels, None, "agreement")
+    return Subject("EfficientNet-Lite0", None, source.graph, samples, test, labels, None, "agreement", trained=False)
 
 
 SUBJECTS: dict[str, Callable[[], Subject]] = {
