@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from edgekd_converters.calibrate import Ranges
 from edgekd_converters.graph import Graph, Op, Tensor
 from edgekd_converters.limits import FIXED, LAYERS, SAME_SCALE, within_limits
@@ -119,7 +117,8 @@ class FakeQuant:
         whole = list(made)
         whole[at], whole[1] = _whole(made[at] / step), _whole(operands[1] * (1 / weight_step))
         if bias < len(operands) and operands[bias] is not None:
-            fine = _double_step(*known[source.index]) * tf.cast(tf.reshape(weight_step, (-1,)), tf.float64)
+            wide = self._weight_step(weights, operands[1], axis, double=True)
+            fine = _double_step(*known[source.index]) * tf.reshape(wide, (-1,))
             exact = tf.cast(tf.round(tf.cast(operands[bias], tf.float64) / fine), tf.float32)
             whole[bias] = _instead(operands[bias] / product, exact)
         return whole, product
@@ -149,13 +148,18 @@ class FakeQuant:
             return tf.reshape(self._weight_step(tensor, value, None), ())
         return _constant_grid(value)[0]
 
-    def _weight_step(self, tensor: Tensor, value: Any, axis: int | None) -> Any:
-        """Symmetric, -127 … 127; the scale follows the greatest weight of a channel, unless a limit widens it."""
+    def _weight_step(self, tensor: Tensor, value: Any, axis: int | None, *, double: bool = False) -> Any:
+        """Symmetric, -127 … 127; the scale follows the greatest weight of a channel, unless a limit widens it.
+
+        ``double``: as the quantiser has it when it rounds biases, ``float64`` where there are limits.
+        """
         summed = [k for k in range(len(tensor.shape)) if k != axis]
-        bound = tf.reduce_max(tf.abs(value), summed, keepdims=True)
+        bound = tf.maximum(tf.reduce_max(tf.abs(value), summed, keepdims=True), 1e-9)
         if tensor.index in self._bounds:
-            bound = tf.maximum(bound, self._bounds[tensor.index].astype(np.float32))
-        return tf.stop_gradient(tf.maximum(bound, 1e-9) / 127)
+            step = tf.maximum(tf.cast(bound, tf.float64), self._bounds[tensor.index]) / 127
+        else:
+            step = bound / 127
+        return tf.stop_gradient(tf.cast(step, tf.float64 if double else tf.float32))
 
 
 def free_tensors(graph: Graph) -> dict[int, int]:

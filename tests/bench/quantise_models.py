@@ -32,7 +32,8 @@ from prune_text import distilled
 
 Array = npt.NDArray[Any]
 SEED = 0
-_CALIBRATION, _CROPS, _BATCH, _SETTLING = 1000, 1000, 128, 100
+_CALIBRATION, _BATCH, _SETTLING = 1000, 128, 100
+_CALIBRATION_CROPS, _CROPS = 240, 400
 _WORDS, _LENGTH, _VOCABULARY = re.compile(r"[a-z']+"), 24, 4096
 
 
@@ -176,7 +177,7 @@ def efficientnet() -> Subject:
     (public,) = source.graph.signature.inputs
     samples, test = (
         {public: ((photographs.crops(pictures, names, count, 224, seed=seed) - 127) / 128).astype(np.float32)}
-        for names, count, seed in ((list(photographs.SEEN), _CALIBRATION, 1), (unseen, _CROPS, 2))
+        for names, count, seed in ((list(photographs.SEEN), _CALIBRATION_CROPS, 1), (unseen, _CROPS, 2))
     )
     labels = run_columns(source.graph, test)[next(iter(source.graph.signature.outputs))].argmax(1)
     return Subject("EfficientNet-Lite0", None, source.graph, samples, test, labels, None, "agreement", trained=False)
