@@ -8,7 +8,9 @@ Integer-Arithmetic-Only Inference").
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from edgekd_converters.calibrate import Ranges
 from edgekd_converters.graph import Graph, Op, Tensor
@@ -20,8 +22,19 @@ from edgekd_converters.whole_steps import added, hard_swish, inverse_root, requa
 _KERNELS = ("ADD", "SUB", "MUL", "SQUARED_DIFFERENCE", "RSQRT", "HARD_SWISH")
 """Ops whose kernels round otherwise than a real result would be, see ``whole_steps``."""
 
+_OF_BIASES = np.result_type(np.float64(1.0), np.zeros(1, np.float32))
+"""What the quantiser rounds biases in: NumPy 1 takes the scale of a layer's input for a scalar, NumPy 2 does not."""
+
 Ends = Mapping[int, tuple[Any, Any]]
 """Tensor index → (min, max), scalars."""
+
+
+class _Layer(NamedTuple):
+    """``product``: what one step of a layer's products is, by channel. ``bias``: in such steps, whole, ``float64``: a
+    channel of small weights has more of them than ``float32`` counts."""
+
+    product: Any
+    bias: Any = None
 
 
 class FakeQuant:
@@ -103,8 +116,8 @@ class FakeQuant:
         source, weights = op.slots[LAYERS[op.name][0]], op.slots[1]
         return source is not None and source.index in known and weights is not None and weights.is_constant
 
-    def _in_steps(self, op: Op, operands: list[Any], made: list[Any], known: Ends) -> tuple[list[Any], Any]:
-        """Operands as whole numbers of steps, and what one step of their products is, by channel.
+    def _in_steps(self, op: Op, operands: list[Any], made: list[Any], known: Ends) -> tuple[list[Any], _Layer]:
+        """Operands as whole numbers of steps, but for the bias, which is added when the products are summed.
 
         Sums of whole numbers are exact, as in the kernels; sums of real ones would be rounded otherwise now and then.
         """
@@ -116,12 +129,16 @@ class FakeQuant:
         product = step * tf.reshape(weight_step, (-1,))
         whole = list(made)
         whole[at], whole[1] = _whole(made[at] / step), _whole(operands[1] * (1 / weight_step))
-        if bias < len(operands) and operands[bias] is not None:
-            wide = self._weight_step(weights, operands[1], axis, double=True)
-            fine = _double_step(*known[source.index]) * tf.reshape(wide, (-1,))
-            exact = tf.cast(tf.round(tf.cast(operands[bias], tf.float64) / fine), tf.float32)
-            whole[bias] = _instead(operands[bias] / product, exact)
-        return whole, product
+        wide = self._weight_step(weights, operands[1], axis, double=True)
+        is_limited = weights.index in self._bounds
+        if is_limited:
+            whole[1] = _instead(whole[1], tf.cast(_multiple(operands[1], wide, tf.float64), tf.float32))
+        if bias >= len(operands) or operands[bias] is None:
+            return whole, _Layer(product)
+        kind = tf.float64 if is_limited else _OF_BIASES
+        fine = tf.cast(_double_step(*known[source.index]), kind) * tf.reshape(tf.cast(wide, kind), (-1,))
+        whole[bias] = _instead(operands[bias] / product, 0.0)
+        return whole, _Layer(product, tf.cast(_multiple(operands[bias], fine, kind), tf.float64))
 
     def _by_kernel(self, op: Op, operands: list[Any], made: list[Any], known: Ends) -> Any:
         """What the kernel makes of an op's rounded operands, in reals, before it is clipped."""
@@ -201,11 +218,14 @@ def _joined(op: Op, made: list[Any], known: Ends) -> list[Any]:
     return ready
 
 
-def _requantised(op: Op, sums: Any, product: Any, known: Ends, after: Hook) -> Any:
-    """A layer's sums of whole numbers as the kernel puts them onto the output's grid; ``product``: what 1 of them is.
+def _requantised(op: Op, sums: Any, layer: _Layer, known: Ends, after: Hook) -> Any:
+    """A layer's sums of whole numbers as the kernel puts them onto the output's grid.
 
     What is made of them afterwards is put there in their place: a bias is added before the kernel rounds.
     """
+    product = layer.product
+    if layer.bias is not None:
+        sums = _instead(sums, tf.cast(tf.cast(sums, tf.float64) + layer.bias, tf.float32))
     value = sums * product
     (made,) = after(op, [value])
     if op.outputs[0].index not in known:
@@ -237,6 +257,11 @@ def _constant_grid(value: Any) -> tuple[Any, Any]:
     low, high = tf.minimum(tf.reduce_min(value), 0.0), tf.maximum(tf.reduce_max(value), 0.0)
     step = tf.stop_gradient(tf.maximum(high - low, 1e-9) / 255)
     return step, tf.stop_gradient(tf.round(-128 - low / step))
+
+
+def _multiple(value: Any, step: Any, kind: Any) -> Any:
+    """How many steps, rounded, by the quantiser's arithmetic."""
+    return tf.round(tf.cast(value, kind) * (1 / tf.cast(step, kind)))
 
 
 def _whole(value: Any) -> Any:
