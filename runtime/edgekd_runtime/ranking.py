@@ -53,10 +53,10 @@ class Ranker:
     def top(
         self, values: list[float], scale: float = 1.0, zero_point: int = 0, top_k: int = 3
     ) -> tuple[tuple[str, float], ...]:
-        """The ``top_k`` best labels with probabilities, best first. Raises ``InputError``."""
+        """The ``top_k`` best labels, one at least, with probabilities, best first. Raises ``InputError``."""
         best, total = self._best_and_total(values, scale)
         labels = self._labels
-        order = sorted(range(len(values)), key=values.__getitem__, reverse=True)[:top_k]
+        order = sorted(range(len(values)), key=values.__getitem__, reverse=True)[: max(1, top_k)]
         if self._is_logits:
             return tuple([(labels[i], exp((values[i] - best) * scale) / total) for i in order])
         return tuple([(labels[i], (values[i] - zero_point) * scale) for i in order])

@@ -55,6 +55,11 @@ def test_scores_are_probabilities_in_order(bundle: Bundle, engine: Engine) -> No
     assert (result.label, result.score) == result.top[0]
 
 
+def test_there_is_always_a_best_label(engine: Engine, bundle: Bundle) -> None:
+    text = bundle.golden.texts[0]
+    assert engine.classify(text, top_k=0) == engine.classify(text, top_k=1)
+
+
 def test_a_batch_answers_like_its_rows(bundle: Bundle, engine: Engine) -> None:
     assert bundle.golden is not None
     rows = next(iter(bundle.golden.inputs.values()))[:4]
