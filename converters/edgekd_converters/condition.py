@@ -7,8 +7,6 @@ that ai-edge-quantizer merely does not know (a nearest resize, a tile, a leaky r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 import numpy as np
 import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
@@ -17,11 +15,9 @@ from edgekd_converters.errors import NotIntegerError
 from edgekd_converters.graph import Graph, Op
 from edgekd_converters.padding import bounded_pad
 from edgekd_converters.response import plain_response
-from edgekd_converters.rewrite import Draft
+from edgekd_converters.rewrite import Draft, Rule, rewritten
+from edgekd_converters.strides import fitting_strides
 from edgekd_converters.unroll import unroll_lstm
-
-_Rule = Callable[[Draft, Graph, Op], bool]
-"""Writes what stands for an op; False, with nothing written, if it is fine as it is."""
 
 _CONTROL = ("WHILE", "IF", "CALL_ONCE", "STABLEHLO_WHILE")
 
@@ -36,18 +32,7 @@ def condition(graph: Graph) -> Graph:
         hint = "is a loop or a branch and has no integer form; of Keras' recurrent layers, build with unroll=True"
         raise NotIntegerError([f"{op} {hint}" for op in control])
     # One after the other, since an unrolled LSTM leaves parts that nothing uses.
-    return _rewritten(_rewritten(graph, {"UNIDIRECTIONAL_SEQUENCE_LSTM": unroll_lstm}), _RULES)
-
-
-def _rewritten(graph: Graph, rules: Mapping[str, _Rule]) -> Graph:
-    if not any(op.name in rules for op in graph.main):
-        return graph
-    draft = Draft(graph)
-    for op in graph.main:
-        draft.begin(op)
-        if op.name not in rules or not rules[op.name](draft, graph, op):
-            draft.keep(op)
-    return draft.finish()
+    return rewritten(rewritten(graph, {"UNIDIRECTIONAL_SEQUENCE_LSTM": unroll_lstm}), _RULES)
 
 
 def _neg(draft: Draft, graph: Graph, op: Op) -> bool:
@@ -122,7 +107,7 @@ def _parts(draft: Draft, graph: Graph, op: Op) -> bool:
     return True
 
 
-_RULES: dict[str, _Rule] = {
+_RULES: dict[str, Rule] = {
     "NEG": _neg,
     "SQUARE": _square,
     "DIV": _div,
@@ -130,5 +115,6 @@ _RULES: dict[str, _Rule] = {
     "RELU_0_TO_1": _clipped,
     "LOCAL_RESPONSE_NORMALIZATION": plain_response,
     "PADV2": bounded_pad,
+    "TRANSPOSE_CONV": fitting_strides,
     **dict.fromkeys(("SPLIT", "SPLIT_V", "UNPACK"), _parts),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,9 +35,11 @@ class Draft:
         """What comes now stands for this op; new tensors are named after it."""
         self._stem = op.outputs[0].name if op.outputs else op.name
 
-    def keep(self, op: Op) -> None:
-        """The op as it was, but for what has been passed on."""
+    def keep(self, op: Op, options: Any = None) -> None:
+        """The op as it was, but for what has been passed on and for ``options``, which are of the same kind."""
         kept = self._old[op.index]
+        if options is not None:
+            kept.builtinOptions, self._changed = options, True
         kept.inputs = np.array([self._instead.get(k, k) for k in _indices(kept, "inputs")], np.int32)
         self._main.operators.append(kept)
 
@@ -127,6 +129,22 @@ class Draft:
         code.builtinCode, code.deprecatedBuiltinCode, code.version = builtin, min(builtin, 127), 1
         codes.append(code)
         return len(codes) - 1
+
+
+Rule = Callable[[Draft, Graph, Op], bool]
+"""Writes what stands for an op; False, with nothing written, if it is fine as it is."""
+
+
+def rewritten(graph: Graph, rules: Mapping[str, Rule]) -> Graph:
+    """Each op by the rule of its name; the very same graph if none was applied."""
+    if not any(op.name in rules for op in graph.main):
+        return graph
+    draft = Draft(graph)
+    for op in graph.main:
+        draft.begin(op)
+        if op.name not in rules or not rules[op.name](draft, graph, op):
+            draft.keep(op)
+    return draft.finish()
 
 
 def _signature_of(graph: Graph) -> Any:

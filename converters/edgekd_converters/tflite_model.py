@@ -16,6 +16,7 @@ from edgekd_converters.graph import Graph, Op, new_buffer, read_graph, write_mod
 from edgekd_converters.load.shapes import settle
 from edgekd_converters.quiet import quiet
 from edgekd_converters.rewrite import drop_unused_tensors
+from edgekd_converters.strides import fit_strides
 
 _STEPS = ("INT2", "INT4", "INT8", "UINT8", "INT16")  # with a scale; without one they are plain integers
 _Values = dict[int, npt.NDArray[Any]]
@@ -40,9 +41,9 @@ def load_tflite(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None)
         sizes = _sizes_of_inputs(graph, shapes or {})
         if any(tensor.is_dynamic for tensor in graph.tensors):
             graph = with_fixed_sizes(graph, sizes)
+        return fit_strides(graph)
     except LoadError as error:
         raise LoadError(f"{path}: {error}") from error
-    return graph
 
 
 def require_float32(graph: Graph) -> None:

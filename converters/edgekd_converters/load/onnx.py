@@ -42,6 +42,7 @@ from edgekd_converters.load.onnx_session import Arrays, Port, Session
 from edgekd_converters.load.onnx_signature import Result, publish
 from edgekd_converters.load.onnx_volume import with_flat_pools
 from edgekd_converters.load.source import LoadOptions, Source
+from edgekd_converters.strides import fit_strides
 from edgekd_converters.tflite_model import require_float32, with_fixed_sizes
 
 
@@ -165,7 +166,7 @@ def _matched(
     known_as = dict(zip((value.name for value in model.graph.input), (v.name for v in plain.graph.input), strict=True))
     keep = [known_as[name] for name in attempt.keep if name in known_as]
     content = to_tflite(plain, nodes, keep, strict=attempt.strict, direct=attempt.direct)
-    graph = read_graph(content)
+    graph = fit_strides(read_graph(content))
     require_float32(graph)
     if any(tensor.is_dynamic for tensor in graph.tensors):
         graph = with_fixed_sizes(graph, {tensor.index: tensor.shape for tensor in graph.inputs})

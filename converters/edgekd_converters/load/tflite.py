@@ -14,6 +14,7 @@ from edgekd_converters.load.source import LoadOptions, Source
 from edgekd_converters.load.to_tflite import first_line
 from edgekd_converters.observe import Columns, Feed
 from edgekd_converters.quiet import quiet
+from edgekd_converters.strides import fit_strides
 from edgekd_converters.tflite_model import load_tflite
 
 
@@ -22,7 +23,7 @@ def open_source(path: Path, options: LoadOptions) -> Source:
     graph = load_tflite(path, options.shapes)
     if options.signature not in (None, graph.signature.key):
         raise LoadError(f"{path}: a .tflite is read by its first signature only, which is {graph.signature.key!r}")
-    original = read_graph(path.read_bytes())
+    original = fit_strides(read_graph(path.read_bytes()))
     try:
         interpreter = _interpreter(original, graph)
     except (RuntimeError, ValueError) as error:

@@ -11,6 +11,7 @@ from edgekd_converters.errors import LoadError
 from edgekd_converters.graph import Graph, read_graph
 from edgekd_converters.load.naming import inner_names, rename
 from edgekd_converters.quiet import import_tensorflow, quiet
+from edgekd_converters.strides import fit_strides
 
 SIGNATURE = "serving_default"
 _FOREIGN = re.compile(r"'(tf\.\w+)' op is neither a custom op nor a flex op|^\s+tf\.(\w+)\(", re.MULTILINE)
@@ -51,7 +52,7 @@ def to_tflite(
             content = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE]).convert()
         except Exception as error:  # what the tracer, the saver and the converter's C++ come up with
             raise LoadError(f"TensorFlow cannot convert the model: {_reason(error)}") from error
-    return rename(read_graph(content), list(inputs), outputs)
+    return rename(fit_strides(read_graph(content)), list(inputs), outputs)
 
 
 def first_line(error: Exception) -> str:
