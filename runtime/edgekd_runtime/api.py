@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TypeVar
+
 from edgekd_runtime import metrics, openapi, protocols, repository_api
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.page import ROUTES as PAGE_ROUTES
 from edgekd_runtime.reply import Headers, Post, Reply, json_reply
 from edgekd_runtime.routes import AnyRoute, Route, Site
+
+_Value = TypeVar("_Value")
 
 
 def _live(site: Site) -> Post:
@@ -27,34 +32,31 @@ def _metrics(site: Site) -> Post:
 
 def page(site: Site) -> bytes:
     """All that the server counts."""
-    out, models = metrics.Page(), site.models.items()
-    out.family("edgekd_model_info", "gauge", "Models that are loaded.", [(_info(engine), 1) for _, engine in models])
+    out, all_counts = metrics.Page(), site.all_counts()
+    models: list[tuple[metrics.Labels, float]] = [(_info(engine), 1) for engine in site.models.values()]
+    out.family("edgekd_model_info", "gauge", "Models that are loaded.", models)
     out.family(
         "edgekd_requests_total",
         "counter",
         "Requests to a model, by the status of their answers.",
         [
             ({"model": name, "code": str(status)}, count)
-            for name, meter in site.meters.items()
-            for status, count in sorted(meter.statuses.items())
+            for name, statuses in all_counts.statuses.items()
+            for status, count in sorted(statuses.items())
         ],
     )
-    out.histograms(
-        "edgekd_request_seconds",
-        "From a request's last byte to its answer.",
-        [({"model": name}, meter.taken) for name, meter in site.meters.items()],
-    )
-    out.histograms(
-        "edgekd_inference_seconds",
-        "In the interpreter.",
-        [({"model": name}, engine.pool.times()) for name, engine in models],
-    )
-    lanes = site.lanes.items()
+    out.histograms("edgekd_request_seconds", "From a request's last byte to its answer.", _by_model(all_counts.taken))
+    out.histograms("edgekd_inference_seconds", "In the interpreter.", _by_model(all_counts.inference))
     what = "Requests that wait for a large model's threads"
-    out.family("edgekd_queue_depth", "gauge", what + ".", [({"model": name}, lane.depth) for name, lane in lanes])
-    out.family("edgekd_queue_limit", "gauge", what + ", at most.", [({"model": n}, lane.limit) for n, lane in lanes])
-    out.process()
+    out.family("edgekd_queue_depth", "gauge", what + ".", _by_model(all_counts.waiting))
+    out.family("edgekd_queue_limit", "gauge", what + ", at most.", _by_model(all_counts.limit))
+    out.family("edgekd_server_processes", "gauge", "Processes that serve.", [({}, all_counts.processes)])
+    out.process(all_counts.resident_bytes, all_counts.cpu_s)
     return out.encoded()
+
+
+def _by_model(values: Mapping[str, _Value]) -> list[tuple[metrics.Labels, _Value]]:
+    return [({"model": name}, value) for name, value in values.items()]
 
 
 def _info(engine: Engine) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from edgekd_runtime import bundle, tune
-from edgekd_runtime.backend import BACKENDS
+from edgekd_runtime.backend import BACKENDS, default_threads
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.errors import RuntimeFault
 from edgekd_runtime.signing import Trust
@@ -58,7 +58,8 @@ require_signature_option = click.option(
 
 @dataclass(frozen=True)
 class Opening:
-    """How bundles are opened. ``threads`` and ``workers`` that are given count; else what was measured here does."""
+    """How bundles are opened. ``threads`` and ``workers`` that are given count; else what was measured here does,
+    of which each of ``processes`` takes its share."""
 
     trusted: Trust
     threads: int | None = None
@@ -67,12 +68,17 @@ class Opening:
     goal: tune.Goal = "latency"
     tunes: bool = False
     """Measure now where nothing was measured yet."""
+    processes: int = 1
 
     def __call__(self, path: Path) -> Engine:
         """Raises ``BundleError``, ``BackendError``, ``GoldenError``."""
         loaded = bundle.load_bundle(path, self.trusted)
         best = None if self.threads or self.workers else self._tuned(path, loaded)
         threads, workers = (best.threads, best.workers) if best else (self.threads, self.workers or 1)
+        if self.processes > 1:
+            share = max(1, default_threads() // self.processes)
+            threads = self.threads or min(threads or share, share)
+            workers = self.workers or min(workers, max(1, share // threads))
         return Engine(loaded, threads=threads, workers=workers, backend=self.backend)
 
     def _tuned(self, path: Path, loaded: bundle.Bundle) -> tune.Setting | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import click
 
 from edgekd_runtime import fast, guarding, logs, notify, tune
+from edgekd_runtime.backend import default_threads
 from edgekd_runtime.bundle import load_bundle
 from edgekd_runtime.cli_common import (
     Opening,
@@ -89,6 +92,12 @@ _JSON_BYTES, _USUAL_ROWS = 20, 4  # of a float32 written as a double, as most la
 )
 @threads_option
 @click.option(
+    "--processes",
+    type=click.IntRange(1, 64),
+    help="Server processes, which share the clients; each has the models in memory. "
+    "[default: 1; with --tuned-for throughput the cores, at most 4]",
+)
+@click.option(
     "--tune", "tunes", is_flag=True, help="Measure threads and workers first, where 'tune' did not yet on this board."
 )
 @click.option(
@@ -122,6 +131,7 @@ def serve(
     busy_poll: int,
     workers: int | None,
     threads: int | None,
+    processes: int | None,
     tunes: bool,
     tuned_for: tune.Goal,
     backend: str,
@@ -139,6 +149,8 @@ def serve(
     from edgekd_runtime import api, serving
     from edgekd_runtime.repository import Repository
     from edgekd_runtime.routes import Limits, Site
+    from edgekd_runtime.siblings import Siblings
+    from edgekd_runtime.supervisor import Supervisor
 
     if not bundle_paths and model_dir is None:
         raise click.UsageError("give a BUNDLE, or --model-dir")
@@ -150,34 +162,73 @@ def serve(
     for warning in guarded.warnings:
         logs.event(logging.WARNING, warning)
     trusted = trust(public_key, require_signature)
-    opening = Opening(trusted, threads, workers, backend, tuned_for, tunes)
-    repository = Repository(opening, model_dir, backend, check=partial(load_bundle, trust=trusted))
+    listen = partial(_listen, inherited, host, port, uds, ipc, guarded.tls is not None)
+    count = processes or (default_threads() if tuned_for == "throughput" else 1)
+    found, siblings = None, None
+    if count > 1:
+        found = listen()
+        supervisor = Supervisor(count, found.sockets, by_address=given["rate_limit"] is not None)
+        siblings = Siblings(supervisor.run(found.remove))  # from here on in each server process
+        logs.configure(log_format, log_level, process=siblings.place.number)
+    is_first = siblings is None or siblings.place.is_first
+    repository = Repository(
+        Opening(trusted, threads, workers, backend, tuned_for, tunes and is_first, count),
+        model_dir,
+        backend,
+        check=partial(load_bundle, trust=trusted),
+        unloaded=siblings.place.unloaded if siblings else (),
+    )
     engines = repository.open_named(bundle_paths)
     engines.update(repository.open_folder(engines))
-    for engine in engines.values():
+    for engine in engines.values() if is_first else ():
         warn_of_slow_kernels(engine)
-    site = Site(engines, api.ROUTES, Limits(queue, deadline_ms))
-    sockets = inherited or serving.listen(host, port, uds)
-    where = [serving.address(sock, None if inherited else host, guarded.tls is not None) for sock in sockets]
-    remove = [uds] if uds is not None and not inherited else []
-    framed = None
-    if ipc is not None:
-        framed = serving.listen_unix(ipc)
-        where.append(f"ipc:{ipc}")
-        remove.append(ipc)
+    site = Site(engines, api.ROUTES, Limits(math.ceil(queue / count), deadline_ms))
+    if siblings is not None and (earlier := siblings.earlier()):
+        site.go_on_from(earlier)
+    found = found or listen()
+    where = found.where
     serving.serve(
         site,
-        sockets,
+        found.http,
         lambda: _announce(list(engines.values()), where, log_format),
         repository=repository,
         guards=guarded.guards,
         tls=guarded.tls,
-        remove=remove,
+        remove=found.remove if siblings is None else (),
         max_body_bytes=max_body or _usual_body(engines, model_dir),
-        max_connections=max_connections,
-        busy_poll_us=busy_poll,
-        ipc=framed,
+        max_connections=math.ceil(max_connections / count),
+        busy_poll_us=busy_poll if count == 1 or count < len(os.sched_getaffinity(0)) else 0,
+        ipc=found.ipc,
+        siblings=siblings,
     )
+
+
+@dataclass(frozen=True)
+class _Listening:
+    """``where``: how clients name the sockets. ``remove``: socket files."""
+
+    http: list[socket.socket]
+    ipc: socket.socket | None
+    where: list[str]
+    remove: list[Path]
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        return [*self.http, self.ipc] if self.ipc is not None else self.http
+
+
+def _listen(
+    inherited: list[socket.socket], host: str, port: int, uds: Path | None, ipc: Path | None, tls: bool
+) -> _Listening:
+    """Raises ``ServeError``."""
+    from edgekd_runtime import serving
+
+    http = inherited or serving.listen(host, port, uds)
+    where = [serving.address(sock, None if inherited else host, tls) for sock in http]
+    remove = [uds] if uds is not None and not inherited else []
+    if ipc is None:
+        return _Listening(http, None, where, remove)
+    return _Listening(http, serving.listen_unix(ipc), [*where, f"ipc:{ipc}"], [*remove, ipc])
 
 
 def _announce(engines: Sequence[Engine], where: Sequence[str], log_format: str) -> None:

@@ -57,11 +57,15 @@ class IpcServer:
                 loop.call_later(_ACCEPT_PAUSE_S, self._accept_again, loop, listening)
                 return
             sock.setblocking(False)
-            connection = _Connection(self, loop, sock)
-            self.connections.add(connection)
-            if len(self.connections) > _MAX_CONNECTIONS:
-                connection.refuse(0, error_reply(503, f"{_MAX_CONNECTIONS} clients are connected already"))
-                connection.close()  # at once: so many must not linger
+            self.take(loop, sock)
+
+    def take(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+        """Serve a client that is connected; ``sock`` does not block."""
+        connection = _Connection(self, loop, sock)
+        self.connections.add(connection)
+        if len(self.connections) > _MAX_CONNECTIONS:
+            connection.refuse(0, error_reply(503, f"{_MAX_CONNECTIONS} clients are connected already"))
+            connection.close()  # at once: so many must not linger
 
     def _accept_again(self, loop: asyncio.AbstractEventLoop, listening: socket.socket) -> None:
         if self._listening is not None:

@@ -13,7 +13,7 @@ import secrets
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,10 +30,13 @@ _REFUSED_EVERY_S = 10.0
 _log = logging.getLogger("edgekd_runtime")
 
 
-def configure(style: str, level: str) -> None:
-    """Everything that this process logs, uvicorn and asyncio included, goes through here from now on."""
+def configure(style: str, level: str, **always: object) -> None:
+    """Everything that this process logs, uvicorn and asyncio included, goes through here from now on.
+
+    ``always``: fields of every event.
+    """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter(style))
+    handler.setFormatter(_Formatter(style, always))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     _log.setLevel(level.upper())
 
@@ -79,13 +82,14 @@ def logged(guard: Guard, clock: Callable[[], float] = time.monotonic) -> Guard:
 class _Formatter(logging.Formatter):
     """ISO 8601 in UTC, level, event, fields: ``key=value``, or one JSON object."""
 
-    def __init__(self, style: str) -> None:
+    def __init__(self, style: str, always: Mapping[str, object]) -> None:
         super().__init__()
+        self._always = always
         self._is_json = style == "json"
 
     def format(self, record: logging.LogRecord) -> str:
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
-        fields: dict[str, Any] = dict(getattr(record, "fields", {}))
+        fields: dict[str, Any] = {**getattr(record, "fields", {}), **self._always}
         if record.name != _log.name:
             fields["logger"] = record.name
         if record.exc_info and record.exc_info[0]:

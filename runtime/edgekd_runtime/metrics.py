@@ -61,10 +61,10 @@ class Page:
             self._lines.append(f"{name}_sum{_labelled(labels)} {histogram.total_s:.9g}")
             self._lines.append(f"{name}_count{_labelled(labels)} {reached[-1]}")
 
-    def process(self) -> None:
-        """Of this process and the board that it runs on."""
-        self.family("process_resident_memory_bytes", "gauge", "Resident memory.", [({}, resident_bytes())])
-        self.family("process_cpu_seconds_total", "counter", "Processor time.", [({}, time.process_time())])
+    def process(self, resident: int, cpu_s: float) -> None:
+        """Of the server, in bytes and seconds, and the board that it runs on."""
+        self.family("process_resident_memory_bytes", "gauge", "Resident memory.", [({}, resident)])
+        self.family("process_cpu_seconds_total", "counter", "Processor time.", [({}, cpu_s)])
         self.family("process_start_time_seconds", "gauge", "Start, since the epoch.", [({}, _STARTED)])
         name, what = "edgekd_board_temperature_celsius", "What the board's sensors say."
         self.family(name, "gauge", what, [({"zone": zone}, value) for zone, value in temperatures()])

@@ -32,21 +32,29 @@ def reloading() -> None:
     notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
 
+def forget(environment: MutableMapping[str, str]) -> None:
+    """In a process of which systemd does not know: what it does is not the service's to tell."""
+    environment.pop("NOTIFY_SOCKET", None)
+
+
 class Watchdog:
-    """Says that the server lives, twice in the time after which systemd would restart it. ``tick`` is cheap."""
+    """Says that the server lives, twice in the time after which systemd would restart it. ``tick`` is cheap.
+
+    ``due``: when ``tick`` will say so next, on ``clock``; infinity where systemd does not ask for it.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         microseconds = os.environ.get("WATCHDOG_USEC", "")
         mine = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         self._interval_s = int(microseconds) / 2e6 if microseconds.isdigit() and mine else 0.0
         self._clock = clock
-        self._next = clock() if self._interval_s else float("inf")
+        self.due = clock() if self._interval_s else float("inf")
 
     def tick(self) -> None:
         """To be called from the event loop, so that a loop that hangs is found out."""
         now = self._clock()
-        if now >= self._next:
-            self._next = now + self._interval_s
+        if now >= self.due:
+            self.due = now + self._interval_s
             notify("WATCHDOG=1")
 
 

@@ -27,8 +27,7 @@ def rate_guard(per_second: float, clock: Callable[[], float] = time.monotonic) -
         if client is None:
             return None
         now = clock()
-        if ":" in client:
-            client = _network(client)
+        client = client_key(client)
         left, since = buckets.pop(client, (burst, now))
         left = min(burst, left + (now - since) * per_second)
         allowed = left >= 1
@@ -43,7 +42,10 @@ def rate_guard(per_second: float, clock: Callable[[], float] = time.monotonic) -
     return guard
 
 
-def _network(client: str) -> str:
+def client_key(client: str) -> str:
+    """What stands for a client's address: of IPv6 its network."""
+    if ":" not in client:
+        return client
     try:
         address = ipaddress.IPv6Address(client.split("%")[0])
     except ValueError:

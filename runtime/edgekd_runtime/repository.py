@@ -12,7 +12,7 @@ import ctypes
 import gc
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from edgekd_runtime.routes import Site
 from edgekd_runtime.trial import try_bundle
 
 SUFFIX = ".edgekd"
+_UNLOADED = "unloaded"
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,9 @@ class Repository:
         folder: Path | None = None,
         backend: str = "auto",
         check: Callable[[Path], object] = load_bundle,
+        unloaded: Collection[str] = (),
     ) -> None:
-        """``open_engine``: a bundle's path → the engine that is to serve it.
+        """``open_engine``: a bundle's path → the engine that is to serve it. ``unloaded``: models not to start with.
 
         ``check`` raises ``BundleError`` for bundles that are not trusted: they may not run, not even in a trial.
         """
@@ -62,7 +64,7 @@ class Repository:
         self._folder = folder
         self._backend = backend
         self._paths: dict[str, Path] = {}
-        self._reasons: dict[str, str] = {}
+        self._reasons: dict[str, str] = dict.fromkeys(unloaded, _UNLOADED)
         self._lock = threading.Lock()
         self._site: Site | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -77,15 +79,18 @@ class Repository:
                 raise BundleError(
                     f"{path}: a model {name!r} is in {self._paths[name]} already; give one another --name"
                 )
-            engines[name] = engine
             self._paths[name] = path
-            engine.forget_model()
+            if name not in self._reasons:
+                engines[name] = engine
+                engine.forget_model()
         return engines
 
     def open_folder(self, taken: dict[str, Engine]) -> dict[str, Engine]:
         """The models of the folder; those that fail are noted in the index, with the reason, and in the log."""
         engines: dict[str, Engine] = {}
         for name, path in self._in_folder():
+            if self._reasons.get(name) == _UNLOADED:
+                continue
             if name in taken:
                 self._refuse(name, f"{path}: a model {name!r} is served from {self._paths[name]} already")
                 continue
@@ -123,7 +128,7 @@ class Repository:
                     f"there is no model {name[:99]!r} here; loaded: {', '.join(site.models) or 'none'}"
                 )
             self._in_loop(lambda: site.remove(name))
-            self._reasons[name] = "unloaded"
+            self._reasons[name] = _UNLOADED
             logs.event(logging.INFO, "unloaded", model=name)
             release()
 

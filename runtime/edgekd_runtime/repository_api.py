@@ -41,6 +41,7 @@ def _load(site: Site, name: str) -> Post:
     def answer(body: bytes, headers: Headers) -> Reply:
         _parameters(body)
         _repository(site).load(name)
+        _tell(site, "load", name)
         return json_reply({"name": name, "state": "READY"})
 
     return answer
@@ -50,9 +51,15 @@ def _unload(site: Site, name: str) -> Post:
     def answer(body: bytes, headers: Headers) -> Reply:
         _parameters(body)
         _repository(site).unload(name)
+        _tell(site, "unload", name)
         return json_reply({"name": name, "state": "UNAVAILABLE"})
 
     return answer
+
+
+def _tell(site: Site, verb: str, name: str) -> None:
+    if site.siblings is not None:
+        site.siblings.tell(verb, name)
 
 
 def _parameters(body: bytes) -> None:

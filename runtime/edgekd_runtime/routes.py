@@ -9,14 +9,18 @@ step. ``{name}`` is whatever the client says. ``request`` and ``response`` name 
 from __future__ import annotations
 
 import re
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgekd_runtime import errors, logs
+from edgekd_runtime.counts import Counts, total
 from edgekd_runtime.engine import Engine
+from edgekd_runtime.histogram import Histogram, merged
 from edgekd_runtime.lanes import Handler, Lane
-from edgekd_runtime.metrics import Meter
+from edgekd_runtime.metrics import Meter, resident_bytes
 from edgekd_runtime.reply import Headers, Post, Reply, error_reply, fault_reply
 from edgekd_runtime.timing import answer_us
 from edgekd_runtime.wire import compressed
@@ -25,6 +29,7 @@ _CODING = "content-encoding"
 
 if TYPE_CHECKING:
     from edgekd_runtime.repository import Repository
+    from edgekd_runtime.siblings import Siblings
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,8 @@ class Site:
         self.lanes: dict[str, Lane] = {}
         self.is_draining = False
         self.repository: Repository | None = None
+        self.siblings: Siblings | None = None
+        self._earlier: dict[str, Histogram] = {}  # what interpreters took that have been replaced
         self._repository_lane: Lane | None = None
         self._handlers: dict[str, dict[str, Handler]] = {}
         self._paths_of: dict[str, list[str]] = {}
@@ -118,6 +125,7 @@ class Site:
                 post = _safe(route.make(engine), f"model {name}")
                 made.setdefault(path, {})[route.method] = Handler(post, **(runs if route.method == "POST" else {}))
         self._forget(name, but=made)
+        self._remember(name)
         self.models[name] = engine
         self._handlers.update(made)
         self._paths_of[name] = list(made)
@@ -126,8 +134,43 @@ class Site:
 
     def remove(self, name: str) -> None:
         """Serve ``name`` no longer."""
+        self._remember(name)
         del self.models[name]
         self._forget(name, but={})
+
+    def counts(self) -> Counts:
+        """What this process has counted."""
+        return Counts(
+            {name: Counter(meter.statuses) for name, meter in self.meters.items()},
+            {name: meter.taken for name, meter in self.meters.items()},
+            self._inference(),
+            Counter({name: lane.depth for name, lane in self.lanes.items()}),
+            Counter({name: lane.limit for name, lane in self.lanes.items()}),
+            resident_bytes(),
+            time.process_time(),
+        )
+
+    def all_counts(self) -> Counts:
+        """What all server processes have counted, the others up to a second ago."""
+        return total([self.counts(), *(self.siblings.others() if self.siblings else ())])
+
+    def go_on_from(self, earlier: Counts) -> None:
+        """Count on from what a process that has died had counted."""
+        self._earlier = dict(earlier.inference)
+        for name, taken in earlier.taken.items():
+            meter = self.meters.setdefault(name, Meter())
+            meter.statuses, meter.taken = dict(earlier.statuses.get(name, {})), taken
+
+    def _inference(self) -> dict[str, Histogram]:
+        found = dict(self._earlier)
+        for name, engine in self.models.items():
+            times = engine.pool.times()
+            found[name] = merged([found[name], times]) if name in found else times
+        return found
+
+    def _remember(self, name: str) -> None:
+        if name in self.models:
+            self._earlier[name] = self._inference()[name]
 
     def close(self) -> None:
         """End all threads once they have answered what waits."""

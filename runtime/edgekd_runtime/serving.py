@@ -12,6 +12,7 @@ import ssl
 import stat
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from edgekd_runtime.poll import DEFAULT_WINDOW_US, BusyPoll
 from edgekd_runtime.reply import Guard, json_reply
 from edgekd_runtime.repository import Repository, release
 from edgekd_runtime.routes import Site
+from edgekd_runtime.siblings import Siblings
 
 _BACKLOG = 128
 _KEEP_ALIVE_S = 75
@@ -106,14 +108,17 @@ def serve(
     max_connections: int | None = None,
     busy_poll_us: int = DEFAULT_WINDOW_US,
     ipc: socket.socket | None = None,
+    siblings: Siblings | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then let running requests finish and remove the socket files in ``remove``.
 
     ``repository``: what SIGHUP and clients may load anew. ``tls``: on TCP; unix sockets speak in the clear.
-    ``ipc``: a listening unix socket for frames.
+    ``ipc``: a listening unix socket for frames. ``siblings``: this is one of several processes, which are given their
+    clients by a supervisor; it alone listens to ``sockets`` and ``ipc``.
     """
     poll = BusyPoll(busy_poll_us)
     framed = (IpcServer(site, guards, max_body_bytes, poll), ipc) if ipc is not None else None
+    listening = [] if siblings is not None else sockets
     config = uvicorn.Config(
         server.Application(site, guards=guards, max_body_bytes=max_body_bytes),
         http=limited(_protocol(site, guards, max_body_bytes, poll), max_connections),
@@ -133,7 +138,7 @@ def serve(
     release()
     gc.freeze()  # what is loaded by now lives as long as the server; collections need not look at it
     try:
-        _Server(config, site, repository, tls, framed, on_ready).run(sockets=sockets)
+        _Server(config, site, repository, tls, framed, on_ready, siblings, sockets).run(listening)
     finally:
         site.close()
         for path in remove:
@@ -159,6 +164,8 @@ class _Server(uvicorn.Server):
         tls: ssl.SSLContext | None,
         framed: tuple[IpcServer, socket.socket] | None,
         on_ready: Callable[[], None],
+        siblings: Siblings | None,
+        shared: Sequence[socket.socket],
     ) -> None:
         super().__init__(config)
         self._site = site
@@ -166,6 +173,10 @@ class _Server(uvicorn.Server):
         self._tls = tls
         self._framed = framed
         self._on_ready = on_ready
+        self._siblings = siblings
+        self._shared = shared  # what the supervisor listens to, with siblings
+        self._taken = 0  # clients that the supervisor has handed over
+        self._connecting: set[asyncio.Task[None]] = set()
         self._overseer = Overseer()
         self._watchdog = notify.Watchdog()
 
@@ -178,19 +189,23 @@ class _Server(uvicorn.Server):
             await super().startup(sockets=some)
             servers += self.servers
         self.servers = servers
-        if self.started:
-            self._listen_for_reloads()
-            if self._framed is not None:
-                self._framed[0].start(asyncio.get_running_loop(), self._framed[1])
-            notify.notify("READY=1")
-            self._on_ready()
-
-    def _listen_for_reloads(self) -> None:
-        loop, repository = asyncio.get_running_loop(), self._repository
-        if repository is None:
+        if not self.started:
             return
-        repository.attach(self._site, loop)
-        self._site.repository = repository
+        loop = asyncio.get_running_loop()
+        if self._repository is not None:
+            self._repository.attach(self._site, loop)
+            self._site.repository = self._repository
+        if self._siblings is not None:
+            self._join(loop, self._siblings)
+            return
+        if self._repository is not None:
+            self._reload_on_sighup(loop, self._repository)
+        if self._framed is not None:
+            self._framed[0].start(loop, self._framed[1])
+        notify.notify("READY=1")
+        self._on_ready()
+
+    def _reload_on_sighup(self, loop: asyncio.AbstractEventLoop, repository: Repository) -> None:
         reload = self._site.aside(lambda body, headers: json_reply(repository.reload()), "a reload")
 
         def start() -> None:
@@ -199,16 +214,62 @@ class _Server(uvicorn.Server):
 
         loop.add_signal_handler(signal.SIGHUP, start)
 
+    def _join(self, loop: asyncio.AbstractEventLoop, siblings: Siblings) -> None:
+        """Serve the clients that the supervisor hands over, by the socket that they came to."""
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor's to hear
+
+        def taker(context: ssl.SSLContext | None) -> Callable[[socket.socket], None]:
+            def take(client: socket.socket) -> None:
+                task = loop.create_task(self._connect(loop, client, context))
+                self._connecting.add(task)
+                task.add_done_callback(self._connecting.discard)
+
+            return take
+
+        takers = [taker(None if one.family == socket.AF_UNIX else self._tls) for one in self._shared]
+        if self._framed is not None:
+            takers.append(partial(self._take_framed, loop, self._framed[0]))
+        self._site.siblings = siblings
+        siblings.write(self._site.counts())
+        siblings.start(takers, self._repository, self._on_ready)
+
+    async def _connect(
+        self, loop: asyncio.AbstractEventLoop, client: socket.socket, context: ssl.SSLContext | None
+    ) -> None:
+        def protocol() -> asyncio.Protocol:
+            made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state, _loop=loop
+            )
+            return made
+
+        try:
+            await loop.connect_accepted_socket(protocol, client, ssl=context)
+        except OSError:  # it has left, or speaks no TLS
+            client.close()
+        self._taken += 1
+
+    def _take_framed(self, loop: asyncio.AbstractEventLoop, framed: IpcServer, client: socket.socket) -> None:
+        framed.take(loop, client)
+        self._taken += 1
+
     async def on_tick(self, counter: int) -> bool:
         self._watchdog.tick()
+        if self._siblings is not None:
+            self._report(self._siblings, counter)
         if counter % 10 == 0:  # once a second
             self._overseer.look(self.server_state.connections, asyncio.get_running_loop().time())
         return await super().on_tick(counter)
 
+    def _report(self, siblings: Siblings, counter: int) -> None:
+        framed = len(self._framed[0].connections) if self._framed is not None else 0
+        siblings.closed(self._taken - len(self.server_state.connections) - framed)
+        if counter % 10 == 0:
+            siblings.write(self._site.counts())
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """First let clients that are asking just now hear ``connection: close``, and only then hang up."""
         notify.notify("STOPPING=1")
-        logs.event(logging.INFO, "stopping")
+        self._say("stopping")
         self._site.is_draining = True
         for listener in self.servers:
             listener.close()
@@ -217,4 +278,8 @@ class _Server(uvicorn.Server):
             await asyncio.sleep(0.02)
         framed = self._framed[0].shutdown(_DRAIN_S) if self._framed is not None else asyncio.sleep(0)
         await asyncio.gather(super().shutdown(sockets=sockets), framed)
-        logs.event(logging.INFO, "stopped")
+        self._say("stopped")
+
+    def _say(self, what: str) -> None:
+        if self._siblings is None:  # else the supervisor does, once
+            logs.event(logging.INFO, what)

@@ -651,6 +651,21 @@ def test_a_signal_ends_it_cleanly(bundle_path: Path, tmp_path: Path, number: sig
     idle.close()
 
 
+def test_several_processes_answer_as_one(bundle_path: Path, bundle: Bundle, engine: Engine, tmp_path: Path) -> None:
+    assert bundle.golden is not None
+    texts = bundle.golden.texts[:4]
+    arguments = ("--port", "0", "--uds", tmp_path / "http", "--ipc", tmp_path / "ipc", "--processes", "2")
+    server = Server(tmp_path / "log", bundle_path, *arguments)
+    uris = [f"http://127.0.0.1:{server.port}", f"unix://{tmp_path / 'http'}", f"ipc://{tmp_path / 'ipc'}"]
+    clients = [Client(uri) for uri in uris * 2]  # at the same time, so that both serve some
+    for client in clients:
+        assert [one.label for one in client.classify(texts)] == [engine.classify(text).label for text in texts]
+    for client in clients:
+        client.close()
+    assert server.stop() == 0
+    assert complaints((tmp_path / "log").read_text()) == []
+
+
 # --- our own client ---
 
 

@@ -123,9 +123,9 @@ def test_descriptors_that_are_no_listening_sockets(tmp_path: Path) -> None:
                 notify._listening(os.dup(fd))
 
 
-@pytest.mark.parametrize("without", [(), FAST], ids=["installed", "pure-python"])
+@pytest.mark.parametrize(("without", "processes"), [((), "1"), (FAST, "1"), ((), "2")], ids=str)
 def test_a_service_from_start_to_stop(
-    manager: socket.socket, bundle_path: Path, tmp_path: Path, without: tuple[str, ...]
+    manager: socket.socket, bundle_path: Path, tmp_path: Path, without: tuple[str, ...], processes: str
 ) -> None:
     """Passed a TCP and a unix socket: requests that came before it was up are answered, and the sockets stay."""
     tcp = socket.create_server(("127.0.0.1", 0))
@@ -142,7 +142,11 @@ def test_a_service_from_start_to_stop(
     )
     command = [sys.executable, "-c", script, f"{tcp.fileno()},{unix.fileno()}", "serve", str(bundle_path)]
     with subprocess.Popen(
-        command, env=environment, pass_fds=[tcp.fileno(), unix.fileno()], stdout=subprocess.PIPE, text=True
+        [*command, "--processes", processes],
+        env=environment,
+        pass_fds=[tcp.fileno(), unix.fileno()],
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         try:
             assert manager.recv(1000) == b"READY=1"
@@ -199,3 +203,24 @@ def test_a_hung_loop_is_not_said_to_live(manager: socket.socket, bundle_path: Pa
             assert manager.recv(1000) == b"WATCHDOG=1"
         finally:
             process.kill()
+
+
+def test_a_hung_server_process_is_not_said_to_live(manager: socket.socket, bundle_path: Path) -> None:
+    environment = {**os.environ, "NOTIFY_SOCKET": name_of(manager), "WATCHDOG_USEC": "200000"}
+    environment.pop("WATCHDOG_PID", None)
+    program = "import edgekd_runtime.supervisor as s; s._HUNG_S = 2.0; from edgekd_runtime.cli import main; main()"
+    command = [sys.executable, "-c", program, "serve", str(bundle_path), "--port", "0", "--processes", "2"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            assert manager.recv(1000) == b"READY=1"
+            assert manager.recv(1000) == b"WATCHDOG=1"
+            hung = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
+            os.kill(hung, signal.SIGSTOP)
+            deadline = time.monotonic() + TIMEOUT_S
+            while select.select([manager], [], [], 1.0)[0]:
+                manager.recv(1000)
+                assert time.monotonic() < deadline
+            os.kill(hung, signal.SIGCONT)
+            assert manager.recv(1000) == b"WATCHDOG=1"
+        finally:
+            process.send_signal(signal.SIGTERM)

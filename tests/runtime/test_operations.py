@@ -89,9 +89,11 @@ def folder(tmp_path: Path, dense: Bundle) -> Path:
     return tmp_path / "models"
 
 
-@pytest.fixture(params=[(), FAST], ids=["installed", "pure-python"])
+@pytest.fixture(params=[((), "1"), (FAST, "1"), ((), "3"), (FAST, "2")], ids=str)
 def server(folder: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
-    server = Server(tmp_path / "log", "--model-dir", folder, "--port", "0", without=request.param)
+    without, processes = request.param
+    arguments = ("--model-dir", folder, "--port", "0", "--processes", processes)
+    server = Server(tmp_path / "log", *arguments, without=without)
     yield server
     if server.process.poll() is None:
         assert server.stop() == 0

@@ -13,7 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from edgekd_runtime import __version__, metrics
+from edgekd_runtime import __version__
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.histogram import BOUNDS_S, merged
 from edgekd_runtime.reply import Headers, Post, Reply, json_reply
@@ -114,15 +114,15 @@ def _live(site: Site) -> Post:
     started = time.monotonic()
 
     def answer(body: bytes, headers: Headers) -> Reply:
-        meters = list(site.meters.values())
+        counted = site.all_counts()
         return json_reply(
             {
                 "uptime_s": time.monotonic() - started,
                 "models": {name: [one.bundle.version, one.model_sha256] for name, one in site.models.items()},
-                "requests": sum(sum(meter.statuses.values()) for meter in meters),
+                "requests": sum(sum(statuses.values()) for statuses in counted.statuses.values()),
                 "bounds_s": BOUNDS_S,
-                "counts": merged(meter.taken for meter in meters).counts,
-                "resident_bytes": metrics.resident_bytes(),
+                "counts": merged(counted.taken.values()).counts,
+                "resident_bytes": counted.resident_bytes,
             }
         )
 
