@@ -251,7 +251,7 @@ def _kept(name: str, build: Callable[[Any], Any], fit: Callable[[Any, Any], None
         fit(keras, model)
         path.parent.mkdir(parents=True, exist_ok=True)
         model.save(path)
-    return keras.models.load_model(path)
+    return keras.models.load_model(path, compile=False)
 
 
 def _fit(keras: Any, model: Any, x: Array, y: Array, loss: Any, epochs: int) -> None:
