@@ -73,7 +73,7 @@ def mobilenet_v2() -> Subject:
         scores = keras.layers.Dense(10, name="scores")
         return keras.Model(image, scores(whole(keras.layers.Rescaling(1 / 127.5, -1)(image))))
 
-    return _on_cifar("MobileNetV2 0.5", _trained("mobilenet_v2", build, 6))
+    return _on_cifar("MobileNetV2 0.5", _trained("mobilenet_v2", build, 24))
 
 
 def mobilenet_v3() -> Subject:
@@ -238,7 +238,7 @@ def _trained(name: str, build: Callable[[Any], Any], epochs: int) -> Any:
         model.fit(_moved(train, labels, epochs), steps_per_epoch=len(train) // _BATCH, epochs=epochs, verbose=2)
         settle(model, train)
 
-    return _kept(name, build, fit)
+    return _kept(f"{name}_{epochs}", build, fit)
 
 
 def _kept(name: str, build: Callable[[Any], Any], fit: Callable[[Any, Any], None], seed: int = SEED) -> Any:
