@@ -4,8 +4,9 @@ Putting a process to sleep and waking it costs tens of microseconds, more than a
 requests come closer together than a short window, the loop looks for the next one without sleeping; one window without
 a request, and it sleeps as usual. Linux does the same for network devices (``net.core.busy_poll``) and for idle virtual
 processors (``halt_poll_ns``). An idle server costs nothing, and on a single core, where polling would take the client's
-time, there is none. A window in vain is followed by a rest without polling: where other work keeps the cores busy, the
-loop may hold the very core that its client is waiting for, and every window would be in vain.
+time, there is none. A window in vain is followed by a rest without polling, twice as long after each until one is not
+in vain: a client that has only paused is waited for again soon, but where other work keeps the cores busy, the loop may
+hold the very core that its client is waiting for, and every window would be in vain.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 DEFAULT_WINDOW_US = 200
-_REST_S = 0.01
+_LEAST_REST_S, _MOST_REST_S = 0.0005, 0.016
 
 
 class Loop(Protocol):
@@ -38,9 +39,12 @@ class BusyPoll:
         self._soon = False
         self._until = self._rests_until = 0.0
         self._polls = False
+        self._rest_s = _LEAST_REST_S
 
     def asked(self) -> None:
         """Bytes of a client have come."""
+        if self._polls:
+            self._rest_s = _LEAST_REST_S
         self._soon = self._clock() - self._last_answer < self._window_s
 
     def answered(self, loop: Loop) -> None:
@@ -59,4 +63,5 @@ class BusyPoll:
         if self._polls:
             loop.call_soon(self._poll, loop)
         else:
-            self._rests_until = now + _REST_S
+            self._rests_until = now + self._rest_s
+            self._rest_s = min(2 * self._rest_s, _MOST_REST_S)

@@ -72,17 +72,29 @@ def test_a_client_that_takes_its_time_is_not_waited_for() -> None:
         assert not machine.awake
 
 
-def test_after_a_window_in_vain_it_rests() -> None:
+def rest_us(machine: Machine) -> float:
+    """After a window in vain, how long a client asks every 50 µs until it is waited for again."""
+    machine.turn(after_us=WINDOW_US * 1.1)
+    since = machine.now
+    while not machine.awake:
+        machine.answer(after_us=50)
+    return (machine.now - since) * 1e6
+
+
+def test_after_a_window_in_vain_it_rests_and_longer_after_each() -> None:
     machine = Machine()
     machine.answer()
     machine.answer(after_us=50)
-    machine.turn(after_us=WINDOW_US * 1.1)
-    for _ in range(5):
-        machine.answer(after_us=50)
-        assert not machine.awake
-    machine.answer(after_us=10_000)
+    assert [rest_us(machine) for _ in range(7)] == pytest.approx([500, 1000, 2000, 4000, 8000, 16000, 16000], abs=60)
+
+
+def test_a_client_that_only_paused_is_waited_for_again_soon() -> None:
+    machine = Machine()
+    machine.answer()
     machine.answer(after_us=50)
-    assert machine.awake
+    for _ in range(5):
+        machine.answer(after_us=50)  # within the window
+        assert rest_us(machine) == pytest.approx(500, abs=60)
 
 
 @pytest.mark.parametrize("machine", [Machine(cores=1), Machine(window_us=0)], ids=["one core", "switched off"])
