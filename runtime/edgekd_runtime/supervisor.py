@@ -27,6 +27,7 @@ from typing import Any
 
 from edgekd_runtime import logs, notify
 from edgekd_runtime.channel import Channel, Message
+from edgekd_runtime.errors import ServeError
 from edgekd_runtime.rates import client_key
 from edgekd_runtime.tallies import Tallies
 
@@ -98,7 +99,7 @@ class Supervisor:
     def run(self, remove: Iterable[Path] = ()) -> Place:
         """Returns in each server process, with its place; in the supervisor it ends in ``SystemExit``.
 
-        ``remove``: socket files, gone at the end.
+        ``remove``: socket files, gone at the end. Raises ``ServeError`` where not even a first process can be started.
         """
         self._wakeup = self._hear_signals()
         gc.collect()
@@ -142,8 +143,15 @@ class Supervisor:
         for number in numbers:
             if number in self._members or time.monotonic() < self._rests.get(number, (0.0, 0.0))[1]:
                 continue
-            ours, theirs = Channel.pair()
-            pid = os.fork()
+            try:
+                ours, theirs = Channel.pair()
+                pid = os.fork()
+            except OSError as error:  # no memory, descriptors or processes left
+                if not self._is_up:
+                    raise ServeError(f"no server process can be started: {error.strerror or error}") from error
+                self._rests[number] = _LONGEST_REST_S, time.monotonic() + _LONGEST_REST_S
+                logs.event(logging.ERROR, "no server process can be started", reason=error.strerror)
+                continue
             if not pid:
                 ours.close()
                 self._forget()

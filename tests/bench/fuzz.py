@@ -52,6 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=3.0, help="of mixed attacks; default: %(default)s")
     parser.add_argument("--attackers", type=int, default=4, help="at once; default: %(default)s")
+    parser.add_argument("--processes", type=int, default=1, help="that serve; default: %(default)s")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--examples", type=int, default=50, help="Schemathesis' per operation; default: %(default)s")
     options = parser.parse_args()
@@ -59,7 +60,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
     model, seen = models.text(), Seen()
     good = ours.requests(model)["json"]
-    with ours.running(model.bundle, good) as running:
+    with ours.running(model.bundle, good, "--processes", str(options.processes)) as running:
         attack(running, model, seen, options)
         openapi = openapi_findings(running.port, options.examples, FOLDER)
         ended = running.process.exit_code()
@@ -86,7 +87,9 @@ def attack(running: ours.Running, model: models.Served, seen: Seen, options: arg
     started = time.monotonic()
     while any(thread.is_alive() for thread in threads):
         if running.process.exit_code() is None:
-            seen.memory_mb.append((time.monotonic() - started, running.process.resident_mb()))
+            process = running.process
+            memory_mb = process.resident_mb() if options.processes == 1 else process.memory_mb()
+            seen.memory_mb.append((time.monotonic() - started, memory_mb))
         if sys.stdout.isatty():
             print(f"\r{sum(seen.attacks.values())} attacks, {len(seen.good)} good answers", end="", flush=True)
         time.sleep(1)
