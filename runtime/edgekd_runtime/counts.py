@@ -35,6 +35,10 @@ class Counts:
             "cpu_s": self.cpu_s,
         }
 
+    def ended(self) -> Counts:
+        """Of a process that is no more: nothing waits in it, and it takes no memory."""
+        return Counts(self.statuses, self.taken, self.inference, cpu_s=self.cpu_s, processes=0)
+
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Counts:
         statuses = content["statuses"].items()

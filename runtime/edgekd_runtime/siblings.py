@@ -19,7 +19,7 @@ from edgekd_runtime.errors import RuntimeFault, ServeError
 from edgekd_runtime.repository import Repository
 from edgekd_runtime.supervisor import Place
 
-_WAIT_S = 300.0
+_WAIT_S, _DEAD_S = 300.0, 5.0
 Taker = Callable[[socket.socket], None]
 
 
@@ -48,8 +48,10 @@ class Siblings:
         self.place.tallies.write(self.place.number, counts.to_json())
 
     def others(self) -> list[Counts]:
-        """What the others had counted up to a second ago."""
-        return [Counts.from_json(found) for found in self.place.tallies.others(self.place.number)]
+        """What the others had counted up to a second ago; of one that is dead, what it had counted in all."""
+        tallies = self.place.tallies
+        found = {number: Counts.from_json(one) for number, one in tallies.others(self.place.number).items()}
+        return [one if tallies.age_s(number) < _DEAD_S else one.ended() for number, one in found.items()]
 
     def earlier(self) -> Counts | None:
         """What the process that had this place before had counted."""

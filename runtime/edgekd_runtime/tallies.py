@@ -44,9 +44,10 @@ class Tallies:
                 return found
         return None
 
-    def others(self, slot: int) -> list[dict[str, Any]]:
-        """What all but ``slot`` have written."""
-        return [found for number in range(self._count) if number != slot and (found := self.read(number)) is not None]
+    def others(self, slot: int) -> dict[int, dict[str, Any]]:
+        """What all but ``slot`` have written, by slot."""
+        slots = (number for number in range(self._count) if number != slot)
+        return {number: found for number in slots if (found := self.read(number)) is not None}
 
     def age_s(self, slot: int) -> float:
         """Since ``slot`` was written last."""

@@ -141,9 +141,10 @@ def test_no_page_of_others_may_ask_and_no_cors_header_is_sent(server: Server, cl
 # --- TLS and rates ---
 
 
+@pytest.mark.parametrize("processes", ["1", "2"])
 @pytest.mark.filterwarnings("ignore:.*TLSv1_1:DeprecationWarning")
-def test_tls_and_rates(bundle_path: Path, secrets: Path, tmp_path: Path, classify: str) -> None:
-    arguments = ("--port", "0", "--uds", tmp_path / "socket", "--rate-limit", "5")
+def test_tls_and_rates(bundle_path: Path, secrets: Path, tmp_path: Path, classify: str, processes: str) -> None:
+    arguments = ("--port", "0", "--uds", tmp_path / "socket", "--rate-limit", "5", "--processes", processes)
     certificate = ("--tls-cert", secrets / "cert.pem", "--tls-key", secrets / "key.pem")
     server = Server(tmp_path / "log", bundle_path, *arguments, *certificate)
     try:

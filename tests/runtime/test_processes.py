@@ -255,8 +255,8 @@ def test_tallies_are_whole_or_not_there() -> None:
     assert tallies.read(0) is None
     tallies.write(0, {"a": 1})
     tallies.write(2, {"b": [2]})
-    assert tallies.others(1) == [{"a": 1}, {"b": [2]}]
-    assert tallies.others(0) == [{"b": [2]}]
+    assert tallies.others(1) == {0: {"a": 1}, 2: {"b": [2]}}
+    assert tallies.others(0) == {2: {"b": [2]}}
     assert tallies.age_s(2) < 10
     tallies.write(0, {"a": "x" * (2 << 20)})
     assert tallies.read(0) == {"a": 1}
@@ -277,4 +277,7 @@ def test_counts_are_written_and_added() -> None:
     assert whole.taken["m"].total_s == pytest.approx(1.00001)
     assert (whole.waiting["m"], whole.limit["m"], whole.resident_bytes, whole.cpu_s) == (2, 16, 20, 1.0)
     assert whole.processes == 2
+    left = total([some(1.0), read.ended()])
+    assert left.statuses == whole.statuses
+    assert (left.processes, left.waiting["m"], left.resident_bytes) == (1, 1, 10)
     assert sum(read.taken["m"].counts) == 1
