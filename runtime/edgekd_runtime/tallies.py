@@ -1,7 +1,7 @@
 """What each server process has counted, in memory that all of them see, so that any of them can answer ``/metrics``.
 
 Each has a slot, which it alone writes, once a second; a process that takes the place of one that died goes on from what
-that one had counted, so that no counter goes back.
+that one had counted up to a second before its end.
 """
 
 from __future__ import annotations
