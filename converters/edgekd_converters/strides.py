@@ -2,7 +2,7 @@
 
 For each phase of the stride, ``xnn_indirection_init_subconv2d`` counts ``output size - phase`` positions, unsigned:
 where the stride is larger than the output by two, it wraps around, and the process crashes or its heap is overwritten
-(seen with LiteRT 2.3, in float; int8 goes the same way).
+(seen with LiteRT 2.1, in float; XNNPACK's integer deconvolutions are set up by the same function).
 """
 
 from __future__ import annotations
