@@ -8,7 +8,7 @@ from typing import TypeVar
 from edgekd_runtime import metrics, openapi, protocols, repository_api
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.page import ROUTES as PAGE_ROUTES
-from edgekd_runtime.reply import Headers, Post, Reply, json_reply
+from edgekd_runtime.reply import Body, Headers, Post, Reply, json_reply
 from edgekd_runtime.routes import AnyRoute, Route, Site
 
 _Value = TypeVar("_Value")
@@ -19,7 +19,7 @@ def _live(site: Site) -> Post:
 
 
 def _ready(site: Site) -> Post:
-    def answer(body: bytes, headers: Headers) -> Reply:
+    def answer(body: Body, headers: Headers) -> Reply:
         is_ready = not site.is_draining
         return json_reply({"ready": is_ready}, 200 if is_ready else 503)
 

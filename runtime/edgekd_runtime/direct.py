@@ -113,7 +113,7 @@ def direct_protocol(
                 self._run(found, known.headers, body, keep_alive=True)
 
         def _run(self, handler: Handler, headers: dict[str, str], body: bytes, *, keep_alive: bool) -> None:
-            if handler.lane is None:
+            if handler.is_now(headers, site.company.asked(self)):
                 self._write(handler.now(body, headers), keep_alive=keep_alive)
                 poll.answered(self.loop)
                 return

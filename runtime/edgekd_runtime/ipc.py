@@ -16,14 +16,14 @@ from edgekd_runtime import frames, shared
 from edgekd_runtime.errors import BodyTooLargeError, InputError, RuntimeFault
 from edgekd_runtime.lanes import Handler
 from edgekd_runtime.poll import BusyPoll
-from edgekd_runtime.reply import Guard, Reply, error_reply, fault_reply, too_large
+from edgekd_runtime.reply import Body, Guard, Reply, error_reply, fault_reply, too_large
 from edgekd_runtime.routes import Site
 from edgekd_runtime.server import LINGER_S, refusal
 
 _MAX_CONNECTIONS = 128
 _MAX_PENDING = 16
 _ACCEPT_AT_ONCE, _ACCEPT_PAUSE_S = 16, 1.0
-_BUFFER_BYTES = 65536
+_BUFFER_BYTES = 1 << 18  # pages that nothing has been read into take no memory
 _MAX_HEADS, _MAX_HEAD_BYTES = 256, 2048
 _FRAME_TIMEOUT_S = 30.0
 
@@ -175,7 +175,7 @@ class _Connection:
                 self._wait_for(end - at, at)
                 return
             at = end
-            self._ask(buffer[head_at:body_at].tobytes(), request_id, buffer[body_at:end].tobytes())
+            self._ask(buffer[head_at:body_at].tobytes(), request_id, buffer[body_at:end])
         if self._is_open:
             self._keep(at)
             if self._filled or self._timer is not None:
@@ -207,8 +207,9 @@ class _Connection:
         elif self._timer is None and is_half:
             self._timer = self._loop.call_later(_FRAME_TIMEOUT_S, self.close)
 
-    def _ask(self, raw_head: bytes, request_id: int, body: bytes) -> None:
+    def _ask(self, raw_head: bytes, request_id: int, body: Body) -> None:
         reply_at: frames.Span | None = None
+        is_alone = self._server.site.company.asked(self)
         try:
             head = self._server.head(raw_head)
             found = refusal(self._server.guards, head.headers, head.path, None) or self._server.site.find(
@@ -221,11 +222,11 @@ class _Connection:
             found = fault_reply(fault)
         if isinstance(found, Reply):
             self._send(request_id, found, reply_at)
-        elif found.lane is None:
+        elif found.is_now(head.headers, is_alone):
             self._send(request_id, found.now(body, head.headers), reply_at)
             self._server.poll.answered(self._loop)
         else:
-            self._ask_lane(found, head, request_id, body)
+            self._ask_lane(found, head, request_id, bytes(body))
 
     def _ask_lane(self, handler: Handler, head: frames.RequestHead, request_id: int, body: bytes) -> None:
         self._pending += 1

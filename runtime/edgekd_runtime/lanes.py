@@ -1,7 +1,9 @@
 """How a request gets to its model: at once on the event loop, or in a bounded line before the model's threads.
 
 A small model answers in less time than handing it to a thread takes, so it runs where the request arrives. A large one
-would keep every other client waiting there; it has threads of its own, and a line that is full refuses at once.
+would keep every other client waiting there; it has threads of its own, and a line that is full refuses at once. While
+one client has the server to itself there is nobody to keep waiting, and a model that is not too large answers it where
+its request arrives, too.
 """
 
 from __future__ import annotations
@@ -15,21 +17,42 @@ from queue import SimpleQueue
 
 from edgekd_runtime.errors import InputError
 from edgekd_runtime.metrics import Meter
-from edgekd_runtime.reply import Headers, Post, Reply, error_reply, fault_reply
+from edgekd_runtime.reply import Body, Headers, Post, Reply, error_reply, fault_reply
 
 DEADLINE_HEADER = "x-request-timeout-ms"
 """What a client gives to say when an answer is of no more use to it."""
 
 _MAX_DEADLINE_MS = 3_600_000
+_ALONE_AFTER = 8
 Done = Callable[[Reply], None]
 
 
-class Lane:
-    """``workers`` threads, and a line of at most ``limit`` requests before them."""
+class Company:
+    """Whether one client has the server to itself: the last few requests were all its own. For one event loop."""
 
-    def __init__(self, name: str, workers: int, limit: int) -> None:
+    def __init__(self) -> None:
+        self._last = 0
+        self._in_a_row = 0
+
+    def asked(self, connection: object) -> bool:
+        """To be told of every request; whether the connection that it came by is alone."""
+        client = id(connection)  # not the connection itself, which would outlive its end
+        if client != self._last:
+            self._last, self._in_a_row = client, 0
+        self._in_a_row += 1
+        return self._in_a_row > _ALONE_AFTER
+
+
+class Lane:
+    """``workers`` threads, and a line of at most ``limit`` requests before them.
+
+    ``is_short``: the model answers so soon that the event loop may wait for it while there is one client.
+    """
+
+    def __init__(self, name: str, workers: int, limit: int, *, is_short: bool = False) -> None:
         self.limit = limit
         self._workers = workers
+        self._is_short = is_short
         self._line: SimpleQueue[_Ticket | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._inside = 0  # in the line or being answered
@@ -42,6 +65,11 @@ class Lane:
     def depth(self) -> int:
         """How many requests wait."""
         return max(0, self._inside - self._workers)
+
+    @property
+    def may_be_passed(self) -> bool:
+        """Whether the event loop may answer a lone client: with more workers, that one could want several at once."""
+        return self._is_short and self._workers == 1 and self._inside == 0
 
     def enter(self, ticket: _Ticket) -> bool:
         """Whether there was room in the line."""
@@ -93,8 +121,15 @@ class Handler:
         self._meter = meter
         self._deadline_ms = deadline_ms
 
-    def now(self, body: bytes, headers: Headers) -> Reply:
-        """The answer, given here; only without a ``lane``."""
+    def is_now(self, headers: Headers, is_alone: bool) -> bool:
+        """Whether to answer on the event loop, with :meth:`now`. ``is_alone``: as ``Company`` says of the client."""
+        if self.lane is None:
+            return True
+        # Who gives a deadline wants to be told when it has passed, which a loop that waits cannot.
+        return is_alone and self.lane.may_be_passed and self._deadline_ms is None and DEADLINE_HEADER not in headers
+
+    def now(self, body: Body, headers: Headers) -> Reply:
+        """The answer, given here."""
         start = time.perf_counter()
         if self._deadline_ms is None and DEADLINE_HEADER not in headers:
             return self._counted(self._post(body, headers), start)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from edgekd_runtime.engine import Engine
-from edgekd_runtime.reply import Headers, Post, Reply, json_reply
+from edgekd_runtime.reply import Body, Headers, Post, Reply, json_reply
 from edgekd_runtime.routes import AnyRoute, ModelRoute, Route, Site
 from edgekd_runtime.wire import answers, classify, infer, jsonbody, metadata, raw, tfserving
 from edgekd_runtime.wire.datatypes import BINARY_HEADER
@@ -36,7 +36,7 @@ def _config(engine: Engine) -> Post:
 def _infer(engine: Engine) -> Post:
     write = answers.InferWriter(engine)
 
-    def answer(body: bytes, headers: Headers) -> Reply:
+    def answer(body: Body, headers: Headers) -> Reply:
         head, binary, is_binary = write(infer.parse(body, engine, headers.get(BINARY_HEADER)))
         if not is_binary:
             return Reply(200, head)
@@ -48,7 +48,7 @@ def _infer(engine: Engine) -> Post:
 def _classify(engine: Engine) -> Post:
     write, takes = classify.ClassifyWriter(engine), engine.takes
 
-    def answer(body: bytes, headers: Headers) -> Reply:
+    def answer(body: Body, headers: Headers) -> Reply:
         whole = raw.of_body(body, headers.get("content-type", ""), takes)
         if whole is None:
             request = jsonbody.parse(body)
@@ -63,7 +63,7 @@ def _classify(engine: Engine) -> Post:
 
 
 def _predict(engine: Engine) -> Post:
-    def answer(body: bytes, headers: Headers) -> Reply:
+    def answer(body: Body, headers: Headers) -> Reply:
         request = tfserving.parse_predict(body, headers.get("content-type", ""), engine)
         return json_reply(tfserving.predict(request, engine))
 

@@ -20,8 +20,10 @@ class Reply(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
 
 
-Post = Callable[[bytes, Headers], Reply]
-"""Answers the body (empty of a GET) and headers of one request; never raises."""
+Body = bytes | memoryview
+"""Of a request, empty of a GET. A view is of a buffer that holds the next request as soon as this one is answered."""
+Post = Callable[[Body, Headers], Reply]
+"""Answers the body and headers of one request; never raises."""
 Guard = Callable[[Headers, str, "str | None"], "Reply | None"]
 """Headers, path and the client's address (none on a unix socket) → a refusal, or None to let the request in.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgekd_runtime.errors import InputError, ModelNotFoundError
-from edgekd_runtime.reply import Headers, Post, Reply, json_reply
+from edgekd_runtime.reply import Body, Headers, Post, Reply, json_reply
 from edgekd_runtime.repository import Entry, Repository
 from edgekd_runtime.routes import AnyRoute, NameRoute, Route, Site
 from edgekd_runtime.wire import jsonbody
@@ -21,7 +21,7 @@ def _repository(site: Site) -> Repository:
 
 
 def _index(site: Site) -> Post:
-    def answer(body: bytes, headers: Headers) -> Reply:
+    def answer(body: Body, headers: Headers) -> Reply:
         request = _request(body, {"ready"})
         only_ready = request.get("ready", False)
         if not isinstance(only_ready, bool):
@@ -38,7 +38,7 @@ def _described(entry: Entry) -> dict[str, str]:
 
 
 def _load(site: Site, name: str) -> Post:
-    def answer(body: bytes, headers: Headers) -> Reply:
+    def answer(body: Body, headers: Headers) -> Reply:
         _parameters(body)
         _repository(site).load(name)
         _tell(site, "load", name)
@@ -48,7 +48,7 @@ def _load(site: Site, name: str) -> Post:
 
 
 def _unload(site: Site, name: str) -> Post:
-    def answer(body: bytes, headers: Headers) -> Reply:
+    def answer(body: Body, headers: Headers) -> Reply:
         _parameters(body)
         _repository(site).unload(name)
         _tell(site, "unload", name)
@@ -62,7 +62,7 @@ def _tell(site: Site, verb: str, name: str) -> None:
         site.siblings.tell(verb, name)
 
 
-def _parameters(body: bytes) -> None:
+def _parameters(body: Body) -> None:
     parameters = _request(body, {"parameters"}).get("parameters", {})
     if not isinstance(parameters, dict):
         raise InputError("'parameters' must be an object")
@@ -70,8 +70,8 @@ def _parameters(body: bytes) -> None:
         raise InputError(f"parameter {sorted(unknown)[0][:99]!r} is not taken; a bundle holds all that a model needs")
 
 
-def _request(body: bytes, fields: set[str]) -> dict[str, Any]:
-    request = jsonbody.parse(body) if body.strip() else {}
+def _request(body: Body, fields: set[str]) -> dict[str, Any]:
+    request = jsonbody.parse(body) if bytes(body).strip() else {}
     if unknown := request.keys() - fields:
         raise InputError(f"unknown field {sorted(unknown)[0][:99]!r}; the fields are: {', '.join(sorted(fields))}")
     return request

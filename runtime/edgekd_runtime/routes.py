@@ -8,6 +8,7 @@ step. ``{name}`` is whatever the client says. ``request`` and ``response`` name 
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections import Counter
@@ -19,9 +20,9 @@ from edgekd_runtime import errors, logs
 from edgekd_runtime.counts import Counts, total
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.histogram import Histogram, merged
-from edgekd_runtime.lanes import Handler, Lane
+from edgekd_runtime.lanes import Company, Handler, Lane
 from edgekd_runtime.metrics import Meter, resident_bytes
-from edgekd_runtime.reply import Headers, Post, Reply, error_reply, fault_reply
+from edgekd_runtime.reply import Body, Headers, Post, Reply, error_reply, fault_reply
 from edgekd_runtime.timing import answer_us
 from edgekd_runtime.wire import compressed
 
@@ -74,12 +75,14 @@ AnyRoute = Route | ModelRoute | NameRoute
 @dataclass(frozen=True)
 class Limits:
     """``queue``: requests that may wait before a model's threads. ``deadline_ms``: when an answer is given up, unless
-    the client says less. ``inline_us``: models that answer faster run on the event loop.
+    the client says less. ``inline_us``: models that answer faster run on the event loop; ``alone_us``: so do those
+    while there is one client, for handing them to a thread costs it more than a hundredth of such an answer.
     """
 
     queue: int = 64
     deadline_ms: float | None = None
     inline_us: float = 300.0
+    alone_us: float = 5000.0
 
 
 class Site:
@@ -94,6 +97,7 @@ class Site:
         self.models: dict[str, Engine] = {}
         self.meters: dict[str, Meter] = {}
         self.lanes: dict[str, Lane] = {}
+        self.company = Company()
         self.is_draining = False
         self.repository: Repository | None = None
         self.siblings: Siblings | None = None
@@ -110,9 +114,11 @@ class Site:
 
     def lane_for(self, name: str, engine: Engine) -> Lane | None:
         """Threads for ``engine``, unless it is small. Runs the model a few times."""
-        if len(engine.pool) == 1 and answer_us(engine) <= self.limits.inline_us:
+        taken_us = answer_us(engine) if len(engine.pool) == 1 else math.inf
+        if taken_us <= self.limits.inline_us:
             return None
-        return Lane(f"edgekd-{name}", len(engine.pool), self.limits.queue)
+        is_short = taken_us <= self.limits.alone_us
+        return Lane(f"edgekd-{name}", len(engine.pool), self.limits.queue, is_short=is_short)
 
     def add(self, name: str, engine: Engine, lane: Lane | None) -> None:
         """Serve ``engine`` as ``name``, in place of what had that name before; that finishes what it has begun."""
@@ -232,7 +238,7 @@ def _safe(answer: Post, what: str) -> Post:
     What nobody foresaw goes to the log, not to the client.
     """
 
-    def call(body: bytes, headers: Headers) -> Reply:
+    def call(body: Body, headers: Headers) -> Reply:
         try:
             if _CODING in headers:
                 body = compressed.inflate(body, headers[_CODING])

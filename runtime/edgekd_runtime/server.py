@@ -39,6 +39,7 @@ class Application:
 
     async def _reply(self, scope: _Message, receive: _Receive) -> Reply | None:
         """The answer; None when the client has left."""
+        self._site.company.asked(None)
         headers = headers_of(scope["headers"])
         client = client_of(scope.get("client"), scope.get("server"))
         if refused := refusal(self._guards, headers, scope["path"], client):

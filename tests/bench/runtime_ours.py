@@ -16,7 +16,8 @@ import tomllib
 
 from common import ROOT
 from edgekd_runtime.bundle import Bundle
-from edgekd_runtime.frames import MAGIC, PREFIX
+from edgekd_runtime.client import framed
+from edgekd_runtime.client.http1 import Request
 from runtime_models import Served
 from runtime_peers import NotHere, environment, open_inference
 from runtime_process import Process, foreign_environment, free_port, post
@@ -78,9 +79,9 @@ def frame(request: bytes) -> bytes:
     """The same request as the framed protocol has it."""
     head, _, body = request.partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
-    kept = [line for line in lines if not line.startswith(("Host:", "Content-Length:"))]
-    framed = "\n".join([first.removesuffix(" HTTP/1.1"), *kept]).encode("latin-1")
-    return PREFIX.pack(MAGIC, len(framed), 0, 1, len(body)) + framed + body
+    method, path, _ = first.split(" ")
+    headers = dict(line.split(": ", 1) for line in lines if not line.startswith(("Host:", "Content-Length:")))
+    return framed.encode(Request(method, path, headers, [body]), 1, None)
 
 
 def classify(bundle: Bundle, text: str) -> bytes:

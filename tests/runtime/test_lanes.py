@@ -149,6 +149,52 @@ def test_what_is_no_deadline(engine: Engine, value: str, inline_us: float) -> No
     site.close()
 
 
+@pytest.fixture
+def threads(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """In which thread each request was answered: the server's own, or one of the lane's, ``edgekd-dense-N``."""
+    seen: list[str] = []
+    invoke = engine.pool.invoke
+
+    def noted(arrays: Any) -> list[Any]:
+        seen.append(threading.current_thread().name)
+        return invoke(arrays)
+
+    monkeypatch.setattr(engine.pool, "invoke", noted)
+    return seen
+
+
+def answered_by_lane(threads: list[str], client: Client, times: int, **headers: str) -> list[bool]:
+    """Ask so often, and for each whether a thread of the lane answered."""
+    before = len(threads)
+    for _ in range(times):
+        assert client.send(**headers).answer().status == 200
+    return [name.startswith("edgekd-dense") for name in threads[before:]]
+
+
+def test_a_client_that_has_the_server_to_itself_is_answered_on_the_event_loop(site: Site, threads: list[str]) -> None:
+    threads.clear()  # the site has timed the model
+    with listening(site) as port:
+        one, other = Client(port), Client(port)
+        assert answered_by_lane(threads, one, 12) == [True] * 8 + [False] * 4
+        assert answered_by_lane(threads, one, 1, **{DEADLINE_HEADER: "10000"}) == [True]
+        assert answered_by_lane(threads, one, 1) == [False]
+        assert answered_by_lane(threads, other, 1) == [True]
+        assert answered_by_lane(threads, one, 9) == [True] * 8 + [False]
+        other.get("/v2/health/live")  # whatever else is asked
+        assert answered_by_lane(threads, one, 1) == [True]
+        assert b'edgekd_request_seconds_count{model="dense"} 25\n' in other.get("/metrics")
+
+
+@pytest.mark.parametrize("workers, alone_us", [(1, 0), (2, 1e9)])
+def test_a_large_model_or_several_interpreters_keep_to_their_threads(
+    int8_dense: bytes, workers: int, alone_us: float
+) -> None:
+    engine = Engine(Bundle("dense", int8_dense, "int8", {"in": "x"}, {"out": "y"}), workers=workers)
+    site = Site({"dense": engine}, api.ROUTES, Limits(inline_us=0, alone_us=alone_us))
+    assert not site.lanes["dense"].may_be_passed
+    site.close()
+
+
 def test_requests_sent_ahead_are_answered_in_order(site: Site, gate: Gate) -> None:
     def post(first: float) -> bytes:
         head = f"POST /v2/models/dense/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body_of(first))}\r\n\r\n"

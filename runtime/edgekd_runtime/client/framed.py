@@ -11,8 +11,8 @@ from edgekd_runtime.client.http1 import Reading, Request, Response
 from edgekd_runtime.errors import ClientError
 from edgekd_runtime.frames import Span
 
-SHARED_FROM_BYTES = 1 << 16
-"""From here on a body is copied faster through shared memory than through the socket, which takes it in pieces."""
+SHARED_FROM_BYTES = 1 << 18
+"""From here on a body gets there faster through shared memory than through the socket, which takes it in pieces."""
 
 _PAGE = 4096
 _REPLY_BYTES = 1 << 20

@@ -16,7 +16,7 @@ from typing import Any
 from edgekd_runtime import __version__
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.histogram import BOUNDS_S, merged
-from edgekd_runtime.reply import Headers, Post, Reply, json_reply
+from edgekd_runtime.reply import Body, Headers, Post, Reply, json_reply
 from edgekd_runtime.routes import AnyRoute, Route, Site
 from edgekd_runtime.wire import metadata
 
@@ -52,7 +52,7 @@ def _reply() -> Reply:
 def _index(site: Site) -> Post:
     made: list[Reply] = []  # read when it is first asked for: most servers never are
 
-    def answer(body: bytes, headers: Headers) -> Reply:
+    def answer(body: Body, headers: Headers) -> Reply:
         if not made:
             made.append(_reply())
         return made[0]
@@ -61,7 +61,7 @@ def _index(site: Site) -> Post:
 
 
 def _models(site: Site) -> Post:
-    def answer(body: bytes, headers: Headers) -> Reply:
+    def answer(body: Body, headers: Headers) -> Reply:
         return json_reply({"version": __version__, "models": [_card(engine) for engine in site.models.values()]})
 
     return answer
@@ -113,7 +113,7 @@ def _zeros(tensor: dict[str, Any]) -> dict[str, Any]:
 def _live(site: Site) -> Post:
     started = time.monotonic()
 
-    def answer(body: bytes, headers: Headers) -> Reply:
+    def answer(body: Body, headers: Headers) -> Reply:
         counted = site.all_counts()
         return json_reply(
             {

@@ -37,6 +37,7 @@ class InferWriter:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._labels = engine.bundle.labels
+        self._packed = {label: pack_bytes([label.encode()]) for label in self._labels}
         self._ranked = engine.outputs[0].name  # the output that labels belong to
         self._names = output_names(engine)
         self._all = {binary: tuple(Wanted(name, binary) for name in self._names) for binary in (False, True)}
@@ -56,7 +57,7 @@ class InferWriter:
         ranked = arrays[self._ranked]
         if self._labels:
             best = [self._engine.ranker.best(row) for row in ranked.tolist()]
-            parts.append(pack_bytes([label.encode() for label, _ in best]))
+            parts.append(b"".join([self._packed[label] for label, _ in best]))
             parts.append(b"".join([_FLOAT(score) for _, score in best]))
         key = len(ranked), *map(len, parts)
         head = self._heads.get(key) or self._remember(key, self._as_wanted(request, arrays).head)

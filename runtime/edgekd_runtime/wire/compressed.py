@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 
 from edgekd_runtime.errors import BodyTooLargeError, InputError, MediaTypeError
+from edgekd_runtime.reply import Body
 
 MAX_BYTES = 16 << 20
 """Of what comes out; a few kilobytes can say gigabytes."""
@@ -12,7 +13,7 @@ MAX_BYTES = 16 << 20
 _EITHER_FORMAT = 32 + zlib.MAX_WBITS  # zlib tells gzip and deflate apart by their first bytes
 
 
-def inflate(body: bytes, coding: str) -> bytes:
+def inflate(body: Body, coding: str) -> Body:
     """What was compressed as ``Content-Encoding`` says. Raises ``InputError`` or ``BodyTooLargeError``."""
     if coding == "identity":
         return body

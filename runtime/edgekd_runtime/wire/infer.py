@@ -19,6 +19,7 @@ import numpy.typing as npt
 from edgekd_runtime import jsontext
 from edgekd_runtime.engine import MAX_BATCH, Arrays, Engine
 from edgekd_runtime.errors import InputError
+from edgekd_runtime.reply import Body
 from edgekd_runtime.wire import jsonbody, tensors
 from edgekd_runtime.wire.datatypes import DTYPES
 from edgekd_runtime.wire.raw import TEXT, decoded, file_of
@@ -58,7 +59,7 @@ class InferRequest(NamedTuple):
     binary: bool
 
 
-def parse(body: bytes | bytearray, engine: Engine, head_length: str | None = None) -> InferRequest:
+def parse(body: Body, engine: Engine, head_length: str | None = None) -> InferRequest:
     """The body of ``POST …/infer``. Raises ``InputError`` for all that does not fit the protocol.
 
     ``head_length``: what the header ``Inference-Header-Content-Length`` said; 0: no JSON, the one input as it is.
@@ -83,8 +84,8 @@ def _length(head_length: str) -> int:
     return int(head_length)
 
 
-def _parse_head(head: bytes | bytearray, loads: Callable[[bytes], Any] = jsontext.loads) -> Head:
-    request = jsonbody.parse(bytes(head), loads)
+def _parse_head(head: Body, loads: Callable[[bytes], Any] = jsontext.loads) -> Head:
+    request = jsonbody.parse(head, loads)
     identity = request.get("id")
     if identity is not None and not isinstance(identity, str):
         raise InputError("'id' must be a text")
@@ -127,7 +128,7 @@ def _widened(name: str, array: npt.NDArray[Any], engine: Engine) -> npt.NDArray[
     return array if is_half else array.astype(np.float32)
 
 
-def _raw_body(body: bytes | bytearray, engine: Engine) -> InferRequest:
+def _raw_body(body: Body, engine: Engine) -> InferRequest:
     """Triton's raw request: a text or file, or the bytes of the model's one input."""
     if engine.takes is not None:
         return InferRequest(

@@ -9,12 +9,13 @@ from typing import Any
 
 from edgekd_runtime import jsontext
 from edgekd_runtime.errors import InputError
+from edgekd_runtime.reply import Body
 
 
-def parse(body: bytes, loads: Callable[[bytes], Any] = jsontext.loads) -> dict[str, Any]:
-    """``bytes`` → JSON object. Raises ``InputError`` with the place of the fault."""
+def parse(body: Body, loads: Callable[[bytes], Any] = jsontext.loads) -> dict[str, Any]:
+    """The body → JSON object. Raises ``InputError`` with the place of the fault."""
     try:
-        value = loads(body.removeprefix(codecs.BOM_UTF8))
+        value = loads(bytes(body).removeprefix(codecs.BOM_UTF8))
     except UnicodeDecodeError as error:
         raise InputError(f"the body is not UTF-8: {error.reason} at byte {error.start}") from error
     except json.JSONDecodeError as error:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 
 from edgekd_runtime.errors import InputError, MediaTypeError
+from edgekd_runtime.reply import Body
 
 TEXT = "text"
 
 _RAW_KINDS = ("image/", "audio/", "text/plain")
 
 
-def of_body(body: bytes, content_type: str, takes: str | None) -> str | bytes | None:
+def of_body(body: Body, content_type: str, takes: str | None) -> str | bytes | None:
     """The text or file that the whole body is; None where the content type says nothing of the kind, so it is JSON.
 
     ``takes``: text, image, audio, or None of a model of tensors. Raises ``InputError``.
@@ -20,10 +21,10 @@ def of_body(body: bytes, content_type: str, takes: str | None) -> str | bytes | 
     if not kind.startswith(_RAW_KINDS):
         return None
     if kind == "text/plain" and takes in (TEXT, None):
-        return decoded("the body", body)
+        return decoded("the body", bytes(body))
     if not kind.startswith(f"{takes}/"):
         raise MediaTypeError(f"the model takes {takes or 'tensors'}, not {kind[:40]!r}")
-    return body
+    return bytes(body)
 
 
 def decoded(where: str, value: bytes) -> str:

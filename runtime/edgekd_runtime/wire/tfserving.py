@@ -13,6 +13,7 @@ import numpy.typing as npt
 from edgekd_runtime.backend import TensorSpec
 from edgekd_runtime.engine import MAX_BATCH, Arrays, Engine
 from edgekd_runtime.errors import InputError
+from edgekd_runtime.reply import Body
 from edgekd_runtime.wire import jsonbody, raw, tensors
 from edgekd_runtime.wire.datatypes import BYTES, DTYPES
 from edgekd_runtime.wire.infer import run
@@ -34,7 +35,7 @@ class PredictRequest(NamedTuple):
     rows: bool
 
 
-def parse_predict(body: bytes, content_type: str, engine: Engine) -> PredictRequest:
+def parse_predict(body: Body, content_type: str, engine: Engine) -> PredictRequest:
     """A text or file, or JSON with ``instances`` (rows) or ``inputs`` (columns). Raises ``InputError``."""
     whole = raw.of_body(body, content_type, engine.takes)
     if whole is not None:
