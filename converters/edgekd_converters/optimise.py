@@ -59,13 +59,15 @@ class Attempt:
 @dataclass(frozen=True)
 class Quantized:
     """``float_graph``: as it was given. ``unrounded``: what layers of ``int8_graph`` are compared with, the same graph,
-    its channels equalised if that was kept.
+    its channels equalised if that was kept. ``adjusted``: what ``int8_graph`` was written from, that graph with biases
+    corrected and weights trained for int8's rounding, as far as that was kept.
 
     ``held_out``: the number of samples that attempts were judged on.
     """
 
     float_graph: Graph
     unrounded: Graph
+    adjusted: Graph
     int8_graph: Graph
     ranges: Ranges
     attempts: tuple[Attempt, ...]
@@ -121,7 +123,7 @@ def make_int8(
         search.follow(f"{qat.steps} steps of training", train)
     best = search.best
     unrounded = level if _EQUAL in best.names else graph
-    return Quantized(graph, unrounded, best.int8, best.ranges, search.told(), len(held))
+    return Quantized(graph, unrounded, best.graph, best.int8, best.ranges, search.told(), len(held))
 
 
 @dataclass(frozen=True)

@@ -65,13 +65,14 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Ladder:
-    """What every rung needs: the float graph with its ranges, and how a result is judged.
+    """What every rung needs: float graphs with their ranges, and how a result is judged.
 
+    ``graphs``: the one that int8 was written from, and the same before its biases and weights were adjusted to int8.
     ``before``: the loaded model's score first, the last float model's last. ``reference``: the loaded model's run.
     ``float_ends``: results take and give reals.
     """
 
-    graph: Graph
+    graphs: Sequence[Graph]
     ranges: Ranges
     culprits: Sequence[Culprit]
     columns: Columns
@@ -107,12 +108,20 @@ class Ladder:
         yield "dynamic-int8", ()
 
     def _try(self, precision: Precision, tensors: tuple[str, ...]) -> Candidate | str:
-        """What comes of it, or why nothing can."""
+        """What comes of it, or why nothing can. Where ops go back to float, so do the errors that the adjustments were
+        for, and without them it may be better.
+        """
+        sources = self.graphs if precision == "int8-float" else self.graphs[:1]
+        made = [self._made(source, precision, tensors) for source in sources]
+        good = [one for one in made if isinstance(one, Candidate)]
+        return min(good, key=lambda one: one.verdict.drop) if good else made[0]
+
+    def _made(self, source: Graph, precision: Precision, tensors: tuple[str, ...]) -> Candidate | str:
         try:
             if precision in _WIDE:
-                graph = quantize_mixed(self.graph, self.ranges, tensors, _WIDE[precision])
+                graph = quantize_mixed(source, self.ranges, tensors, _WIDE[precision])
             else:
-                graph = quantize_dynamic(self.graph)
+                graph = quantize_dynamic(source)
             if self.float_ends:
                 graph = with_float_ends(graph)
             run = side_by_side([graph], self.columns)[0]
@@ -120,17 +129,17 @@ class Ladder:
             return str(error)
         worth = score(run.outputs, self.truth, self.reference.outputs)
         verdict = judge(self.metric, self.max_drop, [*self.before, worth])
-        return Candidate(graph, precision, self._note(precision, graph, tensors), run, worth, verdict)
+        return Candidate(graph, precision, self._note(source, precision, graph, tensors), run, worth, verdict)
 
-    def _note(self, precision: Precision, graph: Graph, tensors: tuple[str, ...]) -> str:
+    def _note(self, source: Graph, precision: Precision, graph: Graph, tensors: tuple[str, ...]) -> str:
         if precision == "dynamic-int8":
             return "int8 weights of matrix products, activations in float, quantised as they run: not full integer"
-        ops = ops_around(self.graph, tensors)
+        ops = ops_around(source, tensors)
         named = ", ".join(f"{op.name} {op.outputs[0].name.split(';')[0]!r}" for op in ops[:8])
         more = f" and {len(ops) - 8} more" if len(ops) > 8 else ""
         kind = "16-bit activations" if precision == "int8-int16" else "float arithmetic"
         share = integer_fraction(graph)
-        return f"int8, but {kind} in {len(ops)} of {len(self.graph.main)} ops: {named}{more}; {share:.0%} integer ops"
+        return f"int8, but {kind} in {len(ops)} of {len(source.main)} ops: {named}{more}; {share:.0%} integer ops"
 
 
 def full_integer(graph: Graph, run: Run, worth: Score, verdict: Verdict, *, float_ends: bool = False) -> Candidate:

@@ -74,13 +74,13 @@ def convert(options: ConvertOptions, stages: Stages | None = None) -> ConvertRes
         runs = side_by_side([*(step.graph for step in made[:-1]), float_graph, int8_graph], data.judged)
         scores = [score(run.outputs, data.truth, runs[0].outputs) for run in runs]
     with stages.stage("look into layers") as step:
-        unrounded = made_int8.unrounded
+        unrounded, adjusted = made_int8.unrounded, made_int8.adjusted
         layers = layer_errors(unrounded, int8_graph, some_rows(data.judged, unrounded))
         culprits = find_culprits(unrounded, int8_graph, data.judged, layers, step.advance)
     with stages.stage("gate") as step:
         verdict = judge(options.metric, options.max_drop, scores)
         ladder = Ladder(
-            graph=unrounded,
+            graphs=[adjusted, unrounded] if adjusted is not unrounded else [unrounded],
             ranges=made_int8.ranges,
             culprits=culprits,
             columns=data.judged,

@@ -39,9 +39,8 @@ _OURS = (
 def main() -> None:
     model = need(MODEL)
     pictures = photographs.load()
-    unseen = [name for name in pictures if name not in photographs.SEEN]
-    calibration = _preprocessed(photographs.crops(pictures, list(photographs.SEEN), CALIBRATION, 224, seed=1))
-    test = _preprocessed(photographs.crops(pictures, unseen, TEST, 224, seed=2))
+    calibration = _preprocessed(photographs.crops(pictures, photographs.SEEN, CALIBRATION, 224, seed=1))
+    test = _preprocessed(photographs.crops(pictures, photographs.IMAGENET, TEST, 224, seed=2))
     with tempfile.TemporaryDirectory(prefix="edgekd-") as name:
         ours = _converted(Path(name) / "ours", model, [sys.executable, "-c", _OURS, str(model)])
         plain = _converted(Path(name) / "plain", model, [_program("onnx2tf"), "-i", "m.onnx", "-o", "out"])

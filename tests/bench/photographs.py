@@ -1,4 +1,4 @@
-"""Real photographs that lie in well-known Python packages, and crops of them."""
+"""Real photographs that lie in well-known Python packages, twenty of them ImageNet's, and crops of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterable
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,17 @@ from edgekd_converters.quiet import import_tensorflow
 from edgekd_runtime import atomic
 
 Array = npt.NDArray[Any]
+IMAGENET = {
+    **{
+        f"imagenet_{i:02}_{label}.jpg": label
+        for i, label in enumerate((243, 559, 438, 990, 949, 853, 609, 609, 915, 455))
+    },
+    **{
+        f"imagenet_{i:02}_{label}.jpg": label
+        for i, label in enumerate((541, 630, 741, 471, 129, 99, 251, 22, 317, 305), 10)
+    },
+}
+"""For the test, file name → class: what a model of ImageNet has learned to tell, in no scene that is calibrated on."""
 PACKAGES = {
     "scikit-image==0.25.2": [
         f"skimage/data/{name}"
@@ -25,10 +38,11 @@ PACKAGES = {
     "scikit-learn==1.5.2": [f"sklearn/datasets/images/{name}" for name in ("china.jpg", "flower.jpg")],
     "imgaug==0.4.0": ["imgaug/quokka.jpg"],
     "matplotlib==3.11.2": ["matplotlib/mpl-data/sample_data/grace_hopper.jpg"],
+    "foolbox==3.3.4": [f"foolbox/data/{name}" for name in IMAGENET],
 }
 """Package → files in it, in order: the photographs take turns, and so the crops are the same in every run."""
-SEEN = ("astronaut.png", "motorcycle_left.png", "rocket.jpg", "china.jpg", "quokka.jpg")
-"""For calibration; the others are for the test, so that not even a scene is in both."""
+SEEN = tuple(Path(path).name for paths in PACKAGES.values() for path in paths if Path(path).name not in IMAGENET)
+"""For calibration."""
 
 
 def load() -> dict[str, Array]:
@@ -48,21 +62,22 @@ def load() -> dict[str, Array]:
     return photographs
 
 
-def crops(photographs: dict[str, Array], names: list[str], count: int, size: int, seed: int) -> Array:
+def crops(photographs: dict[str, Array], names: Iterable[str], count: int, size: int, seed: int) -> Array:
     """Squares of random place, of 40 to 100 % of the shorter side, half of them mirrored. ``(count, size, size, 3)``
-    float32, 0 to 255; the photographs take turns."""
+    float32, whole numbers of 0 to 255 as a decoder gives them; the photographs take turns."""
     import tensorflow as tf
 
     random, made = np.random.default_rng(seed), []
-    for i in range(count):
-        photograph = photographs[names[i % len(names)]]
+    for name in islice(cycle(names), count):
+        photograph = photographs[name]
         height, width, _ = photograph.shape
         side = int(min(height, width) * random.uniform(0.4, 1))
         top, left = random.integers(0, height - side + 1), random.integers(0, width - side + 1)
         square = photograph[top : top + side, left : left + side]
         square = square[:, ::-1] if random.random() < 0.5 else square
         made.append(tf.image.resize(square, (size, size), antialias=True).numpy())
-    return np.stack(made)
+    whole: Array = np.rint(np.stack(made))
+    return whole
 
 
 def _fetch(package: str, members: list[str]) -> dict[str, bytes]:

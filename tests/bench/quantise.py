@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from edgekd_converters.optimise import Quantized, QuantizeOptions, make_int8
 from edgekd_converters.qat import QatOptions
 from edgekd_converters.quiet import import_tensorflow, quiet
 from edgekd_runtime import atomic
-from quantise_models import SUBJECTS, Array, Subject
+from quantise_models import SEED, SUBJECTS, Array, Subject
 
 _WORST, _FROM_FLOAT = 0.001, 0.003
 _KEY = "serving_default"
@@ -76,7 +77,7 @@ def measure(subject: Subject, qat_steps: int) -> dict[str, Any]:
     """Scores of all ways, and how far each is from the float model; a way that fails has its reason instead."""
     wanted = answers(subject.graph, subject)
     scores: dict[str, float] = {"float": score(wanted, subject)}
-    apart: dict[str, dict[str, float]] = {}
+    apart: dict[str, dict[str, float]] = {"float": _truth(wanted, subject)}
     failures: dict[str, str] = {}
     made: dict[str, Quantized] = {}
 
@@ -92,13 +93,15 @@ def measure(subject: Subject, qat_steps: int) -> dict[str, Any]:
     if subject.trained:
         ways["ours, trained"] = lambda: ours("ours, trained", QuantizeOptions(qat=QatOptions(qat_steps)))
     sizes = {"float": len(subject.graph.content)}
+    if subject.noise:
+        scores["float, noise of a grey level"] = score(answers(subject.graph, noisy(subject)), subject)
     for name, way in ways.items():
         try:
             graph = way()
             got = answers(graph, subject)
             scores[name], apart[name] = (
                 score(got, subject),
-                distances(wanted, got, classifier=subject.labels is not None),
+                distances(wanted, got, classifier=subject.labels is not None) | _truth(got, subject),
             )
             sizes[name] = len(graph.content)
         except Exception as error:  # whatever another quantiser raises is its result
@@ -145,6 +148,17 @@ def distances(wanted: Array, got: Array, *, classifier: bool) -> dict[str, float
         "agreement": float((wanted.argmax(1) == got.argmax(1)).mean()),
         "probability moved": float(np.abs(sure - given).sum(1).mean() / 2),
     }
+
+
+def noisy(subject: Subject) -> Subject:
+    """With Gaussian noise of one grey level on the test samples."""
+    random = np.random.default_rng(SEED)
+    test = {name: column + random.normal(0, subject.noise, column.shape) for name, column in subject.test.items()}
+    return replace(subject, test={name: column.astype(np.float32) for name, column in test.items()})
+
+
+def _truth(got: Array, subject: Subject) -> dict[str, float]:
+    return {} if subject.truth is None else {"top-1": float((got.argmax(1) == subject.truth).mean())}
 
 
 def by_tensorflow(subject: Subject) -> Graph:

@@ -34,7 +34,7 @@ from prune_text import distilled
 Array = npt.NDArray[Any]
 SEED = 0
 _CALIBRATION, _BATCH, _SETTLING = 1000, 128, 100
-_CALIBRATION_CROPS, _CROPS = 240, 400
+_CALIBRATION_CROPS, _CROPS = 480, 400
 _DROPOUT, _SOFT = 0.2, 2.0  # of the encoder's training; its softmax's temperature
 _WORDS, _LENGTH, _VOCABULARY = re.compile(r"[a-z']+"), 24, 4096
 
@@ -43,8 +43,10 @@ _WORDS, _LENGTH, _VOCABULARY = re.compile(r"[a-z']+"), 24, 4096
 class Subject:
     """``keras``: the model that ``TFLiteConverter`` takes; None where there is only a ``.tflite``.
 
-    ``labels``: of ``test``; None for what is no classifier. ``samples``: for calibration, none of them in ``test``;
-    ``sample_labels`` are theirs. ``metric``: what the score is. ``trained``: whether training is a matter of minutes.
+    ``labels``: of ``test``; None for what is no classifier. ``truth``: what is on the pictures, where ``labels`` are
+    the float model's own answers. ``samples``: for calibration, none of them in ``test``; ``sample_labels`` are theirs.
+    ``metric``: what the score is. ``trained``: whether training is a matter of minutes. ``noise``: one grey level in
+    the input's units, to see how firm the float model's answers are.
     """
 
     name: str
@@ -56,6 +58,8 @@ class Subject:
     sample_labels: Array | None
     metric: str = "top-1"
     trained: bool = True
+    truth: Array | None = None
+    noise: float = 0.0
 
 
 def resnet8() -> Subject:
@@ -187,17 +191,20 @@ def _ngram_student() -> tuple[Any, _Columns, Array, Array]:
 
 
 def efficientnet() -> Subject:
-    """As published, from ONNX; judged by agreement with its own float form on crops of photographs."""
+    """As published, from ONNX; judged by agreement with its own float form on crops of ImageNet's photographs."""
     source = open_source(need(SHARED / "efficientnet_lite0" / "efficientnet_lite0.onnx"), LoadOptions())
     pictures = photographs.load()
-    unseen = [name for name in pictures if name not in photographs.SEEN]
     (public,) = source.graph.signature.inputs
     samples, test = (
         {public: ((photographs.crops(pictures, names, count, 224, seed=seed) - 127) / 128).astype(np.float32)}
-        for names, count, seed in ((list(photographs.SEEN), _CALIBRATION_CROPS, 1), (unseen, _CROPS, 2))
+        for names, count, seed in ((photographs.SEEN, _CALIBRATION_CROPS, 1), (photographs.IMAGENET, _CROPS, 2))
     )
     labels = run_columns(source.graph, test)[next(iter(source.graph.signature.outputs))].argmax(1)
-    return Subject("EfficientNet-Lite0", None, source.graph, samples, test, labels, None, "agreement", trained=False)
+    truth = np.resize([*photographs.IMAGENET.values()], _CROPS)
+    firm: dict[str, Any] = {"truth": truth, "noise": 1 / 128}
+    return Subject(
+        "EfficientNet-Lite0", None, source.graph, samples, test, labels, None, "agreement", trained=False, **firm
+    )
 
 
 SUBJECTS: dict[str, Callable[[], Subject]] = {

@@ -86,7 +86,7 @@ def efficientnet() -> Served:
     onnx = need(SHARED / "efficientnet_lite0" / "efficientnet_lite0.onnx")
     bundle = FOLDER / "efficientnet.edgekd"
     if not bundle.is_file():
-        crops = photographs.crops(photographs.load(), list(photographs.SEEN), _CALIBRATION, 224, seed=1)
+        crops = photographs.crops(photographs.load(), photographs.SEEN, _CALIBRATION, 224, seed=1)
         samples = FOLDER / "crops.npy"
         np.save(samples, ((crops - 127.0) / 128.0).astype(np.float32).transpose(0, 3, 1, 2))
         edgekd("convert", onnx, "--samples", samples, "--output", FOLDER / "converted")

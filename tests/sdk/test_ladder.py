@@ -46,7 +46,7 @@ def failed(pictures: Any) -> Tried:
     scores = [score(run.outputs, truth, runs[0].outputs) for run in runs]
     culprits = find_culprits(graph, int8_graph, columns, layer_errors(graph, int8_graph, columns))
     verdict = judge("agreement", 0.005, [scores[0], *scores])
-    ladder = Ladder(graph, ranges, culprits, columns, truth, runs[0], scores[:1] * 2, "agreement", 0.005)
+    ladder = Ladder([graph], ranges, culprits, columns, truth, runs[0], scores[:1] * 2, "agreement", 0.005)
     return full_integer(int8_graph, runs[1], scores[1], verdict), ladder
 
 
@@ -96,6 +96,27 @@ def test_then_floats_where_16_bits_cannot_be_written(failed: Tried, monkeypatch:
     assert tried[-1].skipped is None
 
 
+def test_floats_are_tried_without_what_was_adjusted_to_int8(failed: Tried, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, graph = ladder_module.quantize_mixed, failed[1].graphs[0]
+    adjusted = replace(graph)
+    seen: list[tuple[str, bool]] = []
+
+    def noted(source: Any, ranges: Any, tensors: Any, wide: str) -> Any:
+        seen.append((wide, source is adjusted))
+        if wide == "INT16":
+            raise QuantizeError("no 16-bit kernel")
+        worse = {name: (low / 4, high / 4) for name, (low, high) in ranges.items()}
+        return real(graph, worse if source is adjusted else ranges, tensors, wide)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ladder_module, "quantize_mixed", noted)
+    result, tried = settled(failed, replace(failed[1], graphs=[adjusted, graph]))
+    assert result.precision == "int8-float"
+    widths = len([one for one in tried if one.precision == "int8-int16"])
+    assert seen == [("INT16", True)] * widths + [("FLOAT32", True), ("FLOAT32", False)] * (len(tried) - widths)
+    alone, _ = settled(failed, replace(failed[1], graphs=[graph]))
+    assert result.score == alone.score
+
+
 def test_then_dynamic(failed: Tried, pictures: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which is no help against an outlier channel, so on the sound network."""
 
@@ -103,7 +124,7 @@ def test_then_dynamic(failed: Tried, pictures: Any, monkeypatch: pytest.MonkeyPa
         raise QuantizeError("no")
 
     monkeypatch.setattr(ladder_module, "quantize_mixed", refused)
-    sound = replace(failed[1], graph=read_graph(pictures.model.read_bytes()), max_drop=0.02)
+    sound = replace(failed[1], graphs=[read_graph(pictures.model.read_bytes())], max_drop=0.02)
     result, tried = settled(failed, sound)
     assert (result.precision, len(result.graph.content) < len(sound.graph.content)) == ("dynamic-int8", True)
     assert "not full integer" in result.note
