@@ -126,7 +126,7 @@ def test_then_dynamic(failed: Tried, pictures: Any, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(ladder_module, "quantize_mixed", refused)
     sound = replace(failed[1], graphs=[read_graph(pictures.model.read_bytes())], max_drop=0.02)
     result, tried = settled(failed, sound)
-    assert (result.precision, len(result.graph.content) < len(sound.graph.content)) == ("dynamic-int8", True)
+    assert (result.precision, len(result.graph.content) < len(sound.graphs[0].content)) == ("dynamic-int8", True)
     assert "not full integer" in result.note
     assert {t.dtype for t in (*result.graph.inputs, *result.graph.outputs)} == {"FLOAT32"}
     assert (tried[-1].precision, tried[-1].tensors) == ("dynamic-int8", ())
