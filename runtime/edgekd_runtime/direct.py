@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from edgekd_runtime.lanes import Handler
 from edgekd_runtime.poll import BusyPoll
-from edgekd_runtime.reply import Guard, Reply, headers_of, too_large
+from edgekd_runtime.reply import Body, Guard, Reply, headers_of, too_large
 from edgekd_runtime.routes import Site
 from edgekd_runtime.server import LINGER_S, client_of, refusal
 
@@ -61,7 +61,7 @@ def direct_protocol(
                 self._takes_more(self._known, data)
                 return
             began = self._between
-            head, _, body = data.partition(_BLANK_LINE) if began else (b"", b"", b"")
+            head, body = _split(data) if began else (b"", b"")
             known = heads.get(head) if began else None
             if known is not None and self._idle() and self._takes(known, body):
                 return
@@ -73,7 +73,7 @@ def direct_protocol(
             if self._between:
                 self._answer = None  # or an idle connection would keep a model that is served no longer
 
-        def _takes(self, known: _Known, body: bytes) -> bool:
+        def _takes(self, known: _Known, body: Body) -> bool:
             """Of a request whose head is known, what has come of its body; False where httptools must look at it."""
             missing = known.length - len(body)
             if missing < 0:
@@ -105,14 +105,14 @@ def direct_protocol(
             body, self._body = self._body, BytesIO()
             return body.getvalue()
 
-        def _ask(self, known: _Known, body: bytes) -> None:
+        def _ask(self, known: _Known, body: Body) -> None:
             found = site.find("POST", known.path)
             if isinstance(found, Reply):
                 self._write(found, keep_alive=True)
             else:
                 self._run(found, known.headers, body, keep_alive=True)
 
-        def _run(self, handler: Handler, headers: dict[str, str], body: bytes, *, keep_alive: bool) -> None:
+        def _run(self, handler: Handler, headers: dict[str, str], body: Body, *, keep_alive: bool) -> None:
             if handler.is_now(headers, site.company.asked(self)):
                 self._write(handler.now(body, headers), keep_alive=keep_alive)
                 poll.answered(self.loop)
@@ -120,7 +120,7 @@ def direct_protocol(
             # To uvicorn a request that is being answered: what follows waits for it, and so does the end of the server.
             pending = _Pending(keep_alive)
             self.cycle = pending  # type: ignore[assignment]
-            handler.later(body, headers, self.loop, lambda reply: self._finish(pending, reply))
+            handler.later(bytes(body), headers, self.loop, lambda reply: self._finish(pending, reply))
 
         def _finish(self, pending: _Pending, reply: Reply) -> None:
             pending.response_complete = True
@@ -237,6 +237,12 @@ class _Pending:
         self.keep_alive = keep_alive  # uvicorn's shutdown takes it away
         self.response_complete = False
         self.disconnected = False
+
+
+def _split(data: bytes) -> tuple[bytes, Body]:
+    """A head and what follows it, which may be large and is not copied; all of it is head where that does not end."""
+    end = data.find(_BLANK_LINE)
+    return (data[:end], memoryview(data)[end + len(_BLANK_LINE) :]) if end >= 0 else (data, b"")
 
 
 def _head(reply: Reply, keep_alive: bool) -> bytes:
