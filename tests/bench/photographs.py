@@ -19,16 +19,8 @@ from edgekd_converters.quiet import import_tensorflow
 from edgekd_runtime import atomic
 
 Array = npt.NDArray[Any]
-IMAGENET = {
-    **{
-        f"imagenet_{i:02}_{label}.jpg": label
-        for i, label in enumerate((243, 559, 438, 990, 949, 853, 609, 609, 915, 455))
-    },
-    **{
-        f"imagenet_{i:02}_{label}.jpg": label
-        for i, label in enumerate((541, 630, 741, 471, 129, 99, 251, 22, 317, 305), 10)
-    },
-}
+_CLASSES = (243, 559, 438, 990, 949, 853, 609, 609, 915, 455, 541, 630, 741, 471, 129, 99, 251, 22, 317, 305)
+IMAGENET = {f"imagenet_{i:02}_{label}.jpg": label for i, label in enumerate(_CLASSES)}
 """For the test, file name → class: what a model of ImageNet has learned to tell, in no scene that is calibrated on."""
 PACKAGES = {
     "scikit-image==0.25.2": [

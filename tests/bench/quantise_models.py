@@ -200,10 +200,18 @@ def efficientnet() -> Subject:
         for names, count, seed in ((photographs.SEEN, _CALIBRATION_CROPS, 1), (photographs.IMAGENET, _CROPS, 2))
     )
     labels = run_columns(source.graph, test)[next(iter(source.graph.signature.outputs))].argmax(1)
-    truth = np.resize([*photographs.IMAGENET.values()], _CROPS)
-    firm: dict[str, Any] = {"truth": truth, "noise": 1 / 128}
     return Subject(
-        "EfficientNet-Lite0", None, source.graph, samples, test, labels, None, "agreement", trained=False, **firm
+        "EfficientNet-Lite0",
+        None,
+        source.graph,
+        samples,
+        test,
+        labels,
+        None,
+        "agreement",
+        trained=False,
+        truth=np.resize([*photographs.IMAGENET.values()], _CROPS),
+        noise=1 / 128,
     )
 
 
