@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ _GOLDEN_RTOL = 1e-3
 _GOLDEN_MEAN_STEPS = 1.0
 
 Arrays = dict[str, npt.NDArray[Any]]
+Conversion = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+"""Raises ``InputError`` for values that do not fit."""
 
 
 class Engine:
@@ -56,6 +59,8 @@ class Engine:
         self.takes = bundle.preprocess.media if bundle.preprocess else None
         """The kind of raw input that the model has a preprocessing for: text, image, audio, or none."""
         self.ranker = Ranker(bundle, self.backend.outputs[0])
+        self.to_reals = {spec.name: self._to_reals(spec) for spec in self.backend.outputs}
+        """Output by name: from stored values to what callers see, ``float32``."""
         self._prepare = self._preparation()
         if bundle.golden is not None:
             self._check_golden(bundle.golden)
@@ -98,7 +103,7 @@ class Engine:
 
     def store(self, inputs: Arrays) -> list[npt.NDArray[Any]]:
         """Named tensors → the model's inputs in order, as they are stored. Raises ``InputError`` as ``infer`` does."""
-        columns = [self._to_model(spec.name, self._fit(spec, inputs)) for spec in self.inputs]
+        columns = [self._stored(spec, inputs) for spec in self.inputs]
         if len(inputs) > len(columns):
             wanted = [spec.name for spec in self.inputs]
             extra = sorted(set(inputs) - {*wanted})[0]
@@ -112,19 +117,32 @@ class Engine:
         golden = self.bundle.golden
         return {name: self._to_source(name, array) for name, array in golden.inputs.items()} if golden else {}
 
+    def conversion(self, spec: TensorSpec, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Conversion:
+        """How arrays of this shape and dtype become what the model's input ``spec`` stores.
+
+        Raises ``InputError`` naming the tensor where none of them fits.
+        """
+        if shape[1:] != spec.shape[1:] or len(shape) != len(spec.shape):
+            raise InputError(f"input {spec.name!r} must have shape {_shape(spec)}, not {list(shape)}")
+        if not 1 <= shape[0] <= MAX_BATCH:
+            raise InputError(f"input {spec.name!r} has a batch of {shape[0]}; 1 to {MAX_BATCH} are taken")
+        convert = self._values(spec, dtype)
+        axes = self.bundle.layouts.get(spec.name)
+        return (lambda array: np.ascontiguousarray(convert(array).transpose(axes))) if axes else convert
+
     def outputs_of(self, columns: list[npt.NDArray[Any]]) -> Arrays:
         """Stored inputs in order, any number of rows → all outputs by name, dequantised. Raises ``InputError``."""
-        answer: Arrays = {}
-        for spec, array in zip(self.outputs, self._invoke_rows(columns), strict=True):
-            real = spec.dequantize(array)
-            if not spec.scale and not np.isfinite(real).all():
-                raise InputError(f"the model's output {spec.name!r} holds NaN or infinity for this input")
-            answer[spec.name] = self._to_source(spec.name, real)
-        return answer
+        return self.reals(self.stored_outputs(columns))
 
-    def _invoke_rows(self, columns: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-        if len(columns[0]) == 1:
-            return self.invoke(columns)
+    def stored_outputs(self, columns: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """Stored inputs in order, any number of rows → all outputs in order, as stored."""
+        return self.pool.invoke(columns) if len(columns[0]) == 1 else self._row_by_row(columns)
+
+    def reals(self, stored: list[npt.NDArray[Any]]) -> Arrays:
+        """All outputs in order, as stored → by name, dequantised. Raises ``InputError``."""
+        return {name: reals(array) for (name, reals), array in zip(self.to_reals.items(), stored, strict=True)}
+
+    def _row_by_row(self, columns: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         rows = [self.invoke([column[i : i + 1] for column in columns]) for i in range(len(columns[0]))]
         return [np.concatenate(outputs) for outputs in zip(*rows, strict=True)]
 
@@ -139,26 +157,33 @@ class Engine:
         """``(labels,) float32``, as the bundle's ``scores`` says → the ``top_k`` best labels with probabilities."""
         return self.ranker.classified(self.ranker.top(scores.tolist(), top_k=top_k))
 
-    def _fit(self, spec: TensorSpec, inputs: Arrays) -> npt.NDArray[Any]:
+    def _stored(self, spec: TensorSpec, inputs: Arrays) -> npt.NDArray[Any]:
         if spec.name not in inputs:
             raise InputError(f"input {spec.name!r} is missing")
         array = inputs[spec.name]
-        if array.shape[1:] != spec.shape[1:] or array.ndim != len(spec.shape):
-            raise InputError(f"input {spec.name!r} must have shape {_shape(spec)}, not {list(array.shape)}")
-        if not 1 <= len(array) <= MAX_BATCH:
-            raise InputError(f"input {spec.name!r} has a batch of {len(array)}; 1 to {MAX_BATCH} are taken")
-        if array.dtype == spec.dtype:
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise InputError(f"input {spec.name!r} holds NaN or infinity")
-            if isinstance(self.bundle.preprocess, TextNgram):
-                self.bundle.preprocess.check(array)
-            return array
-        if array.dtype == np.float32 and spec.scale:
-            return spec.quantize(array)
-        if array.dtype == np.int8 and spec.dtype == np.float32 and spec.name in self.bundle.grids:
+        return self.conversion(spec, array.shape, array.dtype)(array)
+
+    def _values(self, spec: TensorSpec, dtype: np.dtype[Any]) -> Conversion:
+        """:meth:`conversion` but for the layout."""
+        if dtype == spec.dtype:
+            if dtype.kind == "f":
+                return partial(_finite, f"input {spec.name!r} holds NaN or infinity")
+            preprocess = self.bundle.preprocess
+            return preprocess.checked if isinstance(preprocess, TextNgram) else _unchanged
+        if dtype == np.float32 and spec.scale:
+            return spec.quantize
+        if dtype == np.int8 and spec.dtype == np.float32 and spec.name in self.bundle.grids:
             scale, zero_point = self.bundle.grids[spec.name]
-            return replace(spec, dtype=array.dtype, scale=scale, zero_point=zero_point).dequantize(array)
-        raise InputError(f"input {spec.name!r} must be {spec.dtype}, not {array.dtype}")
+            return replace(spec, dtype=dtype, scale=scale, zero_point=zero_point).dequantize
+        raise InputError(f"input {spec.name!r} must be {spec.dtype}, not {dtype}")
+
+    def _to_reals(self, spec: TensorSpec) -> Conversion:
+        """How what the model's output ``spec`` stores becomes what callers see."""
+        name, dequantize = spec.name, spec.dequantizer()
+        if spec.scale and name not in self.bundle.layouts:
+            return dequantize
+        refusal = f"the model's output {name!r} holds NaN or infinity for this input"
+        return lambda stored: self._to_source(name, _finite(refusal, dequantize(stored)))
 
     def _check_shapes(self) -> None:
         """The bundle's own parts must fit each other before anybody is served."""
@@ -180,10 +205,6 @@ class Engine:
         """With the shape that callers see, which is the source's."""
         axes = self.bundle.layouts.get(spec.name)
         return replace(spec, shape=tuple(spec.shape[axes.index(i)] for i in range(len(axes)))) if axes else spec
-
-    def _to_model(self, name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        axes = self.bundle.layouts.get(name)
-        return np.ascontiguousarray(array.transpose(axes)) if axes else array
 
     def _to_source(self, name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         axes = self.bundle.layouts.get(name)
@@ -243,6 +264,16 @@ class Engine:
                 raise GoldenError(
                     f"{where}: preprocessing makes another input of golden file {i} than when it was packed"
                 )
+
+
+def _finite(refusal: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if not np.isfinite(array).all():
+        raise InputError(refusal)
+    return array
+
+
+def _unchanged(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return array
 
 
 def _mean_steps(spec: TensorSpec, made: npt.NDArray[Any], recorded: npt.NDArray[Any]) -> float:

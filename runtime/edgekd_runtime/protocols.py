@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.reply import Body, Headers, Post, Reply, json_reply
 from edgekd_runtime.routes import AnyRoute, ModelRoute, Route, Site
 from edgekd_runtime.wire import answers, classify, infer, jsonbody, metadata, raw, tfserving
 from edgekd_runtime.wire.datatypes import BINARY_HEADER
+from edgekd_runtime.wire.plain import PlainRequests
 
 
 def constant(content: dict[str, object]) -> Post:
@@ -35,14 +37,22 @@ def _config(engine: Engine) -> Post:
 
 def _infer(engine: Engine) -> Post:
     write = answers.InferWriter(engine)
+    plain = PlainRequests(engine, write)
 
     def answer(body: Body, headers: Headers) -> Reply:
-        head, binary, is_binary = write(infer.parse(body, engine, headers.get(BINARY_HEADER)))
+        head_length = headers.get(BINARY_HEADER)
+        given = plain.answer(body, head_length) if head_length is not None else None
+        head, binary, is_binary = given or write(infer.parse(body, engine, head_length))
         if not is_binary:
             return Reply(200, head)
-        return Reply(200, head + binary, "application/octet-stream", ((BINARY_HEADER, str(len(head))),))
+        return Reply(200, head + binary, "application/octet-stream", _split_at(len(head)))
 
     return answer
+
+
+@lru_cache(maxsize=256)
+def _split_at(head_length: int) -> tuple[tuple[str, str], ...]:
+    return ((BINARY_HEADER, str(head_length)),)
 
 
 def _classify(engine: Engine) -> Post:

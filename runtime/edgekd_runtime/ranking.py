@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import exp, isfinite
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from edgekd_runtime.backend import TensorSpec
 from edgekd_runtime.bundle import Bundle
@@ -42,7 +42,7 @@ class Ranker:
         self._answers = bundle.answers
         # Stored bytes are at most 255 steps apart, so that all powers can be had before.
         of_bytes = stored.scale and stored.dtype.itemsize == 1
-        self._powers: dict[float, float] = {n: exp(-n * stored.scale) for n in range(256)} if of_bytes else {}
+        self._powers = [exp(-n * stored.scale) for n in range(256)] if of_bytes else []
 
     def best(self, values: list[float], scale: float = 1.0, zero_point: int = 0) -> tuple[str, float]:
         """The first of :meth:`top` alone. Raises ``InputError``."""
@@ -67,7 +67,7 @@ class Ranker:
         in_scope = self._threshold is None or score >= self._threshold
         return Classification(top, in_scope, self._answers.get(label, {}) if in_scope else {})
 
-    def _best_and_total(self, values: list[float], scale: float) -> tuple[float, float]:
+    def _best_and_total(self, values: list[Any], scale: float) -> tuple[float, float]:
         """The largest value, and the sum by which probabilities are divided."""
         if not self._labels:
             raise InputError(f"model {self._name!r} has no labels, so it cannot classify; use infer")

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from itertools import islice
+from itertools import accumulate
 from typing import ClassVar
 from zlib import crc32
 
@@ -23,6 +23,7 @@ from edgekd_runtime.errors import InputError, PreprocessError
 
 KIND = "text-ngram"
 
+_HASH_SIGN = crc32(b"#")
 # Scripts written without spaces (Han, kana): there every character is a word of its own.
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
 _CJK_RUN = re.compile(f"[{_CJK}]+")
@@ -103,9 +104,7 @@ class TextNgram:
             raise InputError(f"expected a text, got {type(text).__name__}")
         if len(text) > self.max_chars:
             raise InputError(f"the text has {len(text)} characters; at most {self.max_chars} are taken")
-        buckets = self.buckets - 1
-        grams = islice(self._grams(text), self.length - 1)
-        ids = [1 + crc32(gram.encode("utf-8", "replace")) % buckets for gram in grams]
+        ids = self._ids(text, self.length - 1)
         if not ids:
             raise InputError("the text is empty or holds no letters, digits or characters to work on")
         row = np.zeros(self.length, np.int32)
@@ -113,31 +112,41 @@ class TextNgram:
         row[1 : len(ids) + 1] = ids
         return row
 
-    def check(self, rows: npt.NDArray[np.int32]) -> None:
-        """Raise ``InputError`` unless ``rows``, ``(n, length) int32`` from elsewhere, are ids that the model has."""
+    def checked(self, rows: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        """``rows``, ``(n, length) int32`` from elsewhere. Raises ``InputError`` unless they are ids of the model's."""
         highest = rows.view(np.uint32).max(initial=0)  # what is negative is too large there
         if highest >= self.buckets or rows[:, 0].max(initial=0) >= self.length:
             raise InputError(f"ids must lie in [0, {self.buckets}), the count before them in [0, {self.length})")
+        return rows
 
-    def _grams(self, text: str) -> Iterator[str]:
+    def _ids(self, text: str, most: int) -> list[int]:
+        """Of the first ``most`` n-grams: of words, then of characters, which have a ``#`` before them."""
         text = unicodedata.normalize("NFKC", text).lower().replace("\u2019", "'")  # the apostrophe that phones type
-        words = _WORD.findall(text)
+        buckets, found = self.buckets - 1, list[int]()
         low, high = self.word_ngrams
+        words = [_encoded(word) for word in _WORD.findall(text)[: most + high]]
         for n in range(max(low, 1), high + 1):
-            yield from _windows(words, n)
+            starts = range(min(len(words) - n + 1, most - len(found)))
+            found += [1 + crc32(b" ".join(words[i : i + n])) % buckets for i in starts]
         low, high = self.char_ngrams
         # Not of Han and kana: there words 1-2 are characters 1-2 already, and longer ones only dilute them.
         spaced = _CJK_RUN.sub(" ", text)
-        if high and any(map(str.isalnum, spaced)):
+        if high and len(found) < most and any(map(str.isalnum, spaced)):
             joined = f"<{' '.join(spaced.split())}>"
+            data = _encoded(joined)
+            ends = _ends(joined, data)
             for n in range(max(low, 1), high + 1):
-                for i in range(len(joined) - n + 1):
-                    yield "#" + joined[i : i + n]
+                spans = zip(ends, ends[n : n + most - len(found)], strict=False)
+                found += [1 + crc32(data[start:end], _HASH_SIGN) % buckets for start, end in spans]
+        return found
 
 
-def _windows(words: Sequence[str], n: int) -> Iterator[str]:
-    if n == 1:
-        yield from words
-        return
-    for i in range(len(words) - n + 1):
-        yield " ".join(words[i : i + n])
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
+
+
+def _ends(text: str, data: bytes) -> Sequence[int]:
+    """Where the characters of ``text`` end in ``data``, its UTF-8, after 0."""
+    if len(data) == len(text):
+        return range(len(text) + 1)
+    return [0, *accumulate(len(_encoded(character)) for character in text)]

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from edgekd_runtime import jsontext
-from edgekd_runtime.engine import Arrays, Engine
+from edgekd_runtime.backend import TensorSpec
+from edgekd_runtime.engine import Arrays, Conversion, Engine
 from edgekd_runtime.errors import InputError
 from edgekd_runtime.wire.datatypes import BYTES, pack_bytes
-from edgekd_runtime.wire.infer import InferRequest, Wanted, run
+from edgekd_runtime.wire.infer import Head, InferRequest, Wanted, run
 
 LABEL, SCORE = "label", "score"
 _MAX_HEADS = 256
+_FEW = 64  # values, up to which numpy takes longer than one step for each
+_ALL = InferRequest(None, {}, None, None, True)
 _FLOAT = struct.Struct("<f").pack
 
 _Value = npt.NDArray[Any]
@@ -38,35 +42,36 @@ class InferWriter:
         self._engine = engine
         self._labels = engine.bundle.labels
         self._packed = {label: pack_bytes([label.encode()]) for label in self._labels}
-        self._ranked = engine.outputs[0].name  # the output that labels belong to
+        ranked = engine.outputs[0]  # the output that labels belong to
+        self._ranked, self._scale, self._zero_point = ranked.name, ranked.scale or 1.0, ranked.zero_point
+        self._wires = [_to_wire(spec, engine.to_reals[spec.name]) for spec in engine.outputs]
         self._names = output_names(engine)
         self._all = {binary: tuple(Wanted(name, binary) for name in self._names) for binary in (False, True)}
-        self._heads: dict[tuple[object, ...], bytes] = {}
+        self._heads: dict[object, bytes] = {}
         self._has_own = not {LABEL, SCORE}.isdisjoint(spec.name for spec in engine.outputs)  # outputs of these names
 
     def __call__(self, request: InferRequest) -> InferAnswer:
         """Raises ``InputError``."""
-        arrays = run(self._engine, request.tensors, request.raw)
-        if request.binary and request.outputs is None and request.id is None and not self._has_own:
-            return self._all_binary(request, arrays)
-        return self._as_wanted(request, arrays)
+        return self._as_wanted(request, run(self._engine, request.tensors, request.raw))
 
-    def _all_binary(self, request: InferRequest, arrays: Arrays) -> InferAnswer:
-        """What most binary clients ask for, in few steps."""
-        parts = [array.tobytes() for array in arrays.values()]
-        ranked = arrays[self._ranked]
+    def gives_all(self, head: Head) -> bool:
+        """Whether :meth:`one_row` is the answer to a request of one row with this head."""
+        return head.binary and head.outputs is None and head.id is None and not self._has_own
+
+    def one_row(self, stored: list[npt.NDArray[Any]]) -> InferAnswer:
+        """All outputs in binary, in few steps. ``stored``: as the model gave them, in order. Raises ``InputError``."""
+        parts, label = [to_wire(array) for to_wire, array in zip(self._wires, stored, strict=True)], ""
         if self._labels:
-            best = [self._engine.ranker.best(row) for row in ranked.tolist()]
-            parts.append(b"".join([self._packed[label] for label, _ in best]))
-            parts.append(b"".join([_FLOAT(score) for _, score in best]))
-        key = len(ranked), *map(len, parts)
-        head = self._heads.get(key) or self._remember(key, self._as_wanted(request, arrays).head)
+            label, score = self._best(stored[0].tolist()[0])
+            parts += self._packed[label], _FLOAT(score)
+        head = self._heads.get(label) or self._remember(label, self._as_wanted(_ALL, stored).head)
         return InferAnswer(head, b"".join(parts), True)
 
-    def _as_wanted(self, request: InferRequest, arrays: Arrays) -> InferAnswer:
+    def _as_wanted(self, request: InferRequest, stored: list[npt.NDArray[Any]]) -> InferAnswer:
         wanted = self._all[request.binary] if request.outputs is None else request.outputs
+        arrays = self._engine.reals(stored)
         if self._labels and (request.outputs is None or any(one.name in (LABEL, SCORE) for one in wanted)):
-            self._rank(arrays)
+            self._rank(arrays, stored[0])
         values = [self._value(one, arrays) for one in wanted]
         binary = [_packed(value) for one, value in zip(wanted, values, strict=True) if one.binary]
         sizes = tuple(map(len, binary))
@@ -77,11 +82,14 @@ class InferWriter:
             head = self._head(request.id, wanted, values, sizes)
         return InferAnswer(head, b"".join(binary), len(binary) > 0)
 
-    def _rank(self, arrays: Arrays) -> None:
+    def _rank(self, arrays: Arrays, stored: npt.NDArray[Any]) -> None:
         """Add the rows' labels and their scores, unless the model itself has outputs of these names."""
-        best = [self._engine.ranker.best(row) for row in arrays[self._ranked].tolist()]
+        best = [self._best(row) for row in stored.tolist()]
         arrays.setdefault(LABEL, np.array([label for label, _ in best], object))
         arrays.setdefault(SCORE, np.array([score for _, score in best], np.float32))
+
+    def _best(self, stored: list[float]) -> tuple[str, float]:
+        return self._engine.ranker.best(stored, self._scale, self._zero_point)
 
     def _value(self, one: Wanted, arrays: Arrays) -> _Value:
         array = arrays.get(one.name)
@@ -105,7 +113,7 @@ class InferWriter:
         ]
         return np.array(values, object)
 
-    def _remember(self, key: tuple[object, ...], head: bytes) -> bytes:
+    def _remember(self, key: object, head: bytes) -> bytes:
         """With all values behind it, the JSON of one client's answers is always the same."""
         if len(self._heads) >= _MAX_HEADS:
             self._heads.clear()
@@ -130,6 +138,14 @@ class InferWriter:
                 entry["data"] = value.ravel().tolist()
             outputs.append(entry)
         return jsontext.dumps({**content, "outputs": outputs})
+
+
+def _to_wire(spec: TensorSpec, reals: Conversion) -> Callable[[npt.NDArray[Any]], bytes]:
+    """How the output ``spec``, one row as stored, becomes the bytes of its reals."""
+    if not spec.scale or spec.dtype.itemsize > 1 or math.prod(spec.shape) > _FEW:
+        return lambda stored: reals(stored).tobytes()
+    of_byte = [_FLOAT(real) for real in reals(np.arange(256).astype(np.uint8).view(spec.dtype)).tolist()]
+    return lambda stored: b"".join(map(of_byte.__getitem__, stored.tobytes()))
 
 
 def output_names(engine: Engine) -> list[str]:

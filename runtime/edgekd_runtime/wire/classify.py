@@ -27,6 +27,8 @@ def parse(request: dict[str, Any], takes: str | None = TEXT) -> ClassifyRequest:
     ``takes``: text, image, audio, or None of a model of tensors. Raises ``InputError``.
     """
     name = takes or TEXT
+    if name == TEXT and len(request) == 1 and type(text := request.get(TEXT)) is str:  # mostly
+        return ClassifyRequest([text])
     if unknown := request.keys() - {name, "top_k"}:
         raise InputError(f"unknown field {sorted(unknown)[0]!r}; the fields are {name!r} and 'top_k'")
     given, top_k = request.get(name), request.get("top_k", 3)

@@ -65,26 +65,28 @@ def parse(body: Body, engine: Engine, head_length: str | None = None) -> InferRe
     ``head_length``: what the header ``Inference-Header-Content-Length`` said; 0: no JSON, the one input as it is.
     """
     if head_length is None:
-        return _read(_parse_head(body), memoryview(b""), engine)
-    length = _length(head_length)
+        return _read(parse_head(body), memoryview(b""), engine)
+    length = length_of(head_length)
     if length > len(body):
         raise InputError(f"Inference-Header-Content-Length says {length}, the body has only {len(body)} bytes")
     if length == 0:
         return _raw_body(body, engine)
     head = bytes(body[:length])
     # A client says the same head every time, and parsing it costs as much as a small model.
-    parsed = _remembered(head) if length <= _REMEMBERED_BYTES else _parse_head(head)
+    parsed = _remembered(head) if length <= _REMEMBERED_BYTES else parse_head(head)
     return _read(parsed, memoryview(body)[length:], engine)
 
 
 @lru_cache(maxsize=256)
-def _length(head_length: str) -> int:
+def length_of(head_length: str) -> int:
+    """What the header ``Inference-Header-Content-Length`` says. Raises ``InputError``."""
     if not (head_length.isascii() and head_length.isdigit() and len(head_length) < 12):
         raise InputError("Inference-Header-Content-Length must be a whole number")
     return int(head_length)
 
 
-def _parse_head(head: Body, loads: Callable[[bytes], Any] = jsontext.loads) -> Head:
+def parse_head(head: Body, loads: Callable[[bytes], Any] = jsontext.loads) -> Head:
+    """The JSON of a request, or all of it where no tensors follow. Raises ``InputError``."""
     request = jsonbody.parse(head, loads)
     identity = request.get("id")
     if identity is not None and not isinstance(identity, str):
@@ -98,7 +100,7 @@ def _parse_head(head: Body, loads: Callable[[bytes], Any] = jsontext.loads) -> H
     return Head(identity, parsed, size, _wanted(request.get("outputs"), binary), binary)
 
 
-_remembered = lru_cache(maxsize=256)(partial(_parse_head, loads=jsontext.loads_once))
+_remembered = lru_cache(maxsize=256)(partial(parse_head, loads=jsontext.loads_once))
 
 
 def _read(head: Head, binary: memoryview, engine: Engine) -> InferRequest:
@@ -113,7 +115,7 @@ def _read(head: Head, binary: memoryview, engine: Engine) -> InferRequest:
         if tensor.name in arrays or (tensor.name == takes and raw is not None):
             raise InputError(f"input {tensor.name!r} is given twice")
         if tensor.name == takes:
-            raw = _raw(tensor, part)
+            raw = raw_of(tensor, part)
         else:
             array = tensors.array(tensor, part)
             arrays[tensor.name] = array if tensor.datatype != "FP16" else _widened(tensor.name, array, engine)
@@ -169,7 +171,11 @@ def _one_wanted(entry: Mapping[str, Any], binary: bool) -> Wanted:
     return Wanted(name, given.get("binary_data", binary) is True, top, datatype)
 
 
-def _raw(tensor: Tensor, part: memoryview) -> tuple[str | bytes, ...]:
+def raw_of(tensor: Tensor, part: memoryview) -> tuple[str | bytes, ...]:
+    """The texts or files of an input that is preprocessed. ``part``: its bytes, where they stand behind the JSON.
+
+    Raises ``InputError``.
+    """
     name, shape = tensor.name, tensor.shape
     if len(shape) > 2 or (len(shape) == 2 and shape[1] != 1):
         raise InputError(f"input {name!r} must have shape [n] or [n, 1], not {list(shape)}")
@@ -181,8 +187,8 @@ def _raw(tensor: Tensor, part: memoryview) -> tuple[str | bytes, ...]:
     return tuple(values) if name == TEXT else tuple(file_of(name, value) for value in values)
 
 
-def run(engine: Engine, arrays: Arrays, raw: Sequence[str | bytes] | None) -> Arrays:
-    """The model's outputs, dequantised, for its tensors or for what it preprocesses. Raises ``InputError``."""
+def run(engine: Engine, arrays: Arrays, raw: Sequence[str | bytes] | None) -> list[npt.NDArray[Any]]:
+    """The model's outputs in order, as stored, for its tensors or for what it preprocesses. Raises ``InputError``."""
     if raw is None:
-        return engine.infer(arrays)
-    return engine.outputs_of([np.concatenate([engine.preprocess(one)[0] for one in raw])])
+        return engine.stored_outputs(engine.store(arrays))
+    return engine.stored_outputs([np.concatenate([engine.preprocess(one)[0] for one in raw])])

@@ -53,7 +53,7 @@ def parse_predict(body: Body, content_type: str, engine: Engine) -> PredictReque
 
 def predict(request: PredictRequest, engine: Engine) -> dict[str, Any]:
     """Run it; the JSON object of the answer. A single output goes without its name. Raises ``InputError``."""
-    outputs = {name: array.tolist() for name, array in run(engine, request.arrays, request.raw).items()}
+    outputs = {name: array.tolist() for name, array in engine.reals(run(engine, request.arrays, request.raw)).items()}
     only = next(iter(outputs.values())) if len(outputs) == 1 else None
     if not request.rows:
         return {"outputs": outputs if only is None else only}
@@ -73,7 +73,7 @@ def classify(request: dict[str, Any], engine: Engine) -> dict[str, Any]:
     asked = _request(columns, engine, rows=True)
     if not engine.bundle.labels:
         raise InputError(f"model {engine.bundle.name!r} has no labels, so it cannot classify; use :predict")
-    scores = run(engine, asked.arrays, asked.raw)[engine.outputs[0].name]
+    scores = engine.reals(run(engine, asked.arrays, asked.raw))[engine.outputs[0].name]
     return {"results": [engine.rank(row, len(engine.bundle.labels)).top for row in scores]}
 
 
