@@ -102,10 +102,11 @@ class Lane:
 
     def _serve(self, ticket: _Ticket) -> None:
         start = time.perf_counter()
-        ticket.run()
-        with self._lock:
+        reply = ticket.answer()
+        with self._lock:  # before the client has it, who may ask again at once
             self._inside -= 1
             self._mean_s += (time.perf_counter() - start - self._mean_s) / 8
+        ticket.deliver(reply)
 
 
 class Handler:
@@ -132,7 +133,10 @@ class Handler:
         """The answer, given here."""
         start = time.perf_counter()
         if self._deadline_ms is None and DEADLINE_HEADER not in headers:
-            return self._counted(self._post(body, headers), start)
+            reply = self._post(body, headers)
+            if self._meter is not None:
+                self._meter.count(reply.status, time.perf_counter() - start)
+            return reply
         try:
             limit_s = self._limit_s(headers)
         except InputError as fault:
@@ -177,7 +181,7 @@ class Handler:
 
 
 class _Ticket:
-    """One request in a lane. All but ``run`` happens in the event loop."""
+    """One request in a lane. All but ``answer`` and ``deliver`` happens in the event loop."""
 
     def __init__(self, post: Post, body: bytes, headers: Headers, loop: asyncio.AbstractEventLoop, done: Done) -> None:
         self._post = post
@@ -187,12 +191,13 @@ class _Ticket:
         self._done: Done | None = done
         self.timer: asyncio.TimerHandle | None = None
 
-    def run(self) -> None:
-        """Answer, unless it is too late already; in a thread of the lane."""
-        if self._done is None:
-            return
-        reply = self._post(self._body, self._headers)
-        if not self._loop.is_closed():
+    def answer(self) -> Reply | None:
+        """None where it is too late already."""
+        return self._post(self._body, self._headers) if self._done is not None else None
+
+    def deliver(self, reply: Reply | None) -> None:
+        """Have the event loop give it."""
+        if reply is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.finish, reply)
 
     def finish(self, reply: Reply) -> None:
