@@ -20,6 +20,7 @@ from edgekd_runtime.reply import Body, Guard, Reply, error_reply, fault_reply, t
 from edgekd_runtime.routes import Site
 from edgekd_runtime.server import LINGER_S, refusal
 
+_PREFIX_BYTES = frames.PREFIX.size
 _MAX_CONNECTIONS = 128
 _MAX_PENDING = 16
 _ACCEPT_AT_ONCE, _ACCEPT_PAUSE_S = 16, 1.0
@@ -37,7 +38,7 @@ class IpcServer:
         self.max_body_bytes = max_body_bytes
         self.poll = poll
         self.connections: set[_Connection] = set()
-        self._heads: dict[bytes, frames.RequestHead] = {}
+        self.heads: dict[bytes, frames.RequestHead] = {}
         self._listening: socket.socket | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop, listening: socket.socket) -> None:
@@ -73,11 +74,11 @@ class IpcServer:
 
     def head(self, raw: bytes) -> frames.RequestHead:
         """A client says the same head every time: it is parsed once. Raises ``InputError``."""
-        known = self._heads.get(raw)
+        known = self.heads.get(raw)
         if known is None:
             known = frames.parse_request(raw)
-            if len(self._heads) < _MAX_HEADS and len(raw) <= _MAX_HEAD_BYTES:
-                self._heads[raw] = known
+            if len(self.heads) < _MAX_HEADS and len(raw) <= _MAX_HEAD_BYTES:
+                self.heads[raw] = known
         return known
 
     async def shutdown(self, timeout_s: float) -> None:
@@ -133,7 +134,7 @@ class _Connection:
         self._server.poll.asked()
         try:
             room = self._buffer[self._filled :] if self._filled else self._buffer
-            count, ancillary, _, _ = self._sock.recvmsg_into([room], shared.ANCILLARY_BYTES)
+            count, ancillary, _, _ = self._sock.recvmsg_into((room,), shared.ANCILLARY_BYTES)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -159,8 +160,8 @@ class _Connection:
                 self._memory = shared.SharedMemory(fd)
 
     def _answer_frames(self) -> None:
-        at, prefix_size, buffer = 0, frames.PREFIX.size, self._buffer
-        while self._is_open and not self._ends and self._is_reading and self._filled - at >= prefix_size:
+        at, buffer = 0, self._buffer
+        while self._is_open and not self._ends and self._is_reading and self._filled - at >= _PREFIX_BYTES:
             magic, head_size, _, request_id, body_size = frames.PREFIX.unpack_from(buffer, at)
             if magic != frames.MAGIC or head_size > frames.MAX_HEAD:
                 self.refuse(0, fault_reply(InputError("that is no frame of version 1")))
@@ -168,7 +169,7 @@ class _Connection:
             if body_size > self._server.max_body_bytes:
                 self.refuse(request_id, too_large(self._server.max_body_bytes))
                 break
-            head_at = at + prefix_size
+            head_at = at + _PREFIX_BYTES
             body_at = head_at + head_size
             end = body_at + body_size
             if end > self._filled:
@@ -176,10 +177,11 @@ class _Connection:
                 return
             at = end
             self._ask(buffer[head_at:body_at].tobytes(), request_id, buffer[body_at:end])
-        if self._is_open:
+        if at == self._filled and self._timer is None and len(buffer) == _BUFFER_BYTES:
+            self._filled = 0  # mostly
+        elif self._is_open:
             self._keep(at)
-            if self._filled or self._timer is not None:
-                self._watch(self._filled > 0 and self._is_reading)
+            self._watch(self._filled > 0 and self._is_reading)
 
     def _wait_for(self, size: int, at: int) -> None:
         """Make room for a frame of ``size`` bytes, at most twice of what has come of it."""
@@ -208,23 +210,21 @@ class _Connection:
             self._timer = self._loop.call_later(_FRAME_TIMEOUT_S, self.close)
 
     def _ask(self, raw_head: bytes, request_id: int, body: Body) -> None:
-        reply_at: frames.Span | None = None
-        is_alone = self._server.site.company.asked(self)
+        server, reply_at = self._server, None
+        is_alone = server.site.company.asked(self)
         try:
-            head = self._server.head(raw_head)
-            found = refusal(self._server.guards, head.headers, head.path, None) or self._server.site.find(
-                head.method, head.path
-            )
+            head = server.heads.get(raw_head) or server.head(raw_head)
             reply_at = head.reply
+            found = refusal(server.guards, head.headers, head.path, None) or server.site.find(head.method, head.path)
             if head.body is not None:
                 body = self._shared_body(head.body)
         except RuntimeFault as fault:
             found = fault_reply(fault)
         if isinstance(found, Reply):
             self._send(request_id, found, reply_at)
-        elif found.is_now(head.headers, is_alone):
+        elif found.lane is None or found.is_now(head.headers, is_alone):
             self._send(request_id, found.now(body, head.headers), reply_at)
-            self._server.poll.answered(self._loop)
+            server.poll.answered(self._loop)
         else:
             self._ask_lane(found, head, request_id, bytes(body))
 
@@ -259,19 +259,19 @@ class _Connection:
         if place is not None and self._memory is not None and self._memory.write(place, body):
             lines += f"\n{frames.SHARED_BODY}: {place.offset} {len(body)}".encode()
             body = b""
-        head = frames.frame_head(reply.status, request_id, lines, len(body))
+        data = frames.frame_head(reply.status, request_id, lines, len(body)) + body
         if self._out:
-            self._out += head + body
+            self._out += data
             return
         try:
-            sent = self._sock.send(head + body)
+            sent = self._sock.send(data)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:
             self.close()
             return
-        if sent < len(head) + len(body):
-            self._out += (head + body)[sent:]
+        if sent < len(data):
+            self._out += data[sent:]
             self._pause()
             self._loop.add_writer(self._sock, self._writable)
         elif self._ends:

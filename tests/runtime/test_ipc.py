@@ -186,14 +186,14 @@ def test_a_client_that_does_not_read_is_not_read(server: Live) -> None:
 def test_large_models_are_answered_off_the_loop(dense: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = threading.Event()
     go_on = threading.Event()
-    run = dense.infer
+    run = dense.stored_outputs
 
-    def slow(inputs: Any) -> Any:
+    def slow(arrays: Any) -> Any:
         started.set()
         assert go_on.wait(20)
-        return run(inputs)
+        return run(arrays)
 
-    monkeypatch.setattr(dense, "infer", slow)
+    monkeypatch.setattr(dense, "stored_outputs", slow)
     limits = Limits(queue=30, inline_us=0)
     with live({"dense": dense}, tmp_path, limits=limits) as server, ipc_client(server) as client:
         client.sendall(frame(PATH, as_json(), number=1))
@@ -284,7 +284,7 @@ def test_no_descriptors_left_is_waited_out(server: Live, monkeypatch: pytest.Mon
 def test_heads_that_never_come_again_take_no_memory(server: Live, client: socket.socket) -> None:
     for k in range(600):
         assert ask(client, "/v2/health/live", b"", f"x: {k}", method="GET").status == 200
-    assert len(server.ipc._heads) <= 256
+    assert len(server.ipc.heads) <= 256
 
 
 def test_a_claimed_size_takes_no_memory(server: Live) -> None:
