@@ -192,7 +192,7 @@ HEADINGS = ("", "p50 µs", "p99 µs", "half load p50", "p99", "per s", "to ours"
 def table(name: str, result: dict[str, Any]) -> list[tuple[str, ...]]:
     rows = []
     for way, figures in result["one client"].items():
-        extra = f" (+ {figures['extra']:.1f})" if "extra" in figures else ""
+        extra = f" (+ {figures['extra']:.1f}, own {figures['own']:.1f})" if "extra" in figures else ""
         rows.append((f"{name}, in turn: {way}{extra}", f"{figures['p50']:.1f}", f"{figures['p99']:.1f}", *[""] * 7))
     pool = result["bare pool"]
     rows.append((f"{name}: bare pool {pool['workers × threads']}", *[""] * 4, f"{pool['per_second']:.0f}", *[""] * 4))

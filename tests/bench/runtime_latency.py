@@ -16,7 +16,7 @@ from common import percentile
 from edgekd_runtime.bundle import load_bundle
 from edgekd_runtime.engine import Engine
 from runtime_models import Served
-from runtime_ours import Running, frame
+from runtime_ours import Running, binary_infer, frame
 from runtime_process import Address, ask, connect, free_port, get
 
 _BLOCK, _SETTLE = 60, 10  # requests in a row, of which the first are not counted: caches and the server's polling
@@ -26,22 +26,37 @@ Figures = dict[str, float]
 
 
 def measure(model: Served, running: Running, request: bytes, seconds: float) -> dict[str, Figures]:
-    """Way → p10, p50 and p99 in microseconds, and ``extra``, what the server adds to ``bare`` and its ``echo``."""
+    """Way → p10, p50 and p99 in microseconds, and ``extra``, what the server adds to ``bare`` and its ``echo``.
+
+    ``own``: what it adds to an echo that calls the model itself. Both costs are in that: of a call whose caches are
+    cold because another process has been woken, and of waking a client that has waited for so long.
+    """
+    threads = _threads(running.port)
+    framed = frame(binary_infer(model))
+    ways: dict[str, tuple[Address, bytes]] = {
+        "tcp": (running.port, request),
+        "unix": (running.uds, request),
+        "ipc": (running.ipc, framed),
+    }
+    if framed != frame(request):
+        ways["ipc, json"] = running.ipc, frame(request)
     with ExitStack() as stack:
-        calls: dict[str, Callable[[], object]] = {"bare": bare_call(model, _threads(running.port))}
-        ways: dict[str, tuple[Address, bytes]] = {"tcp": (running.port, request), "unix": (running.uds, request)}
-        ways["ipc"] = running.ipc, frame(request)
+        calls: dict[str, Callable[[], object]] = {"bare": bare_call(model, threads)}
         for way, (address, sent) in ways.items():
             served = stack.enter_context(connect(address))
             reply_bytes = first_reply(served, sent)
-            echo_address = free_port() if way == "tcp" else running.uds.with_name(f"echo-{way}.sock")
-            echo = stack.enter_context(echoing(echo_address, len(sent), reply_bytes))
-            calls[f"echo {way}"] = _call(echo, sent, reply_bytes)
+            called = [str(model.bundle), str(threads), *([model.text] if model.text is not None else [])]
+            for name, calling in (("echo", []), ("calling echo", called)):
+                at = free_port() if way == "tcp" else running.uds.with_name(f"{name} {way}.sock".replace(" ", "-"))
+                echo = stack.enter_context(echoing(at, len(sent), reply_bytes, *calling))
+                calls[f"{name} {way}"] = _call(echo, sent, reply_bytes)
             calls[way] = _call(served, sent, reply_bytes)
         taken = in_turn(calls, seconds)
     figures = {name: {f"p{p}": percentile(times, p) for p in (10, 50, 99)} for name, times in taken.items()}
     for way in ways:
-        figures[way]["extra"] = figures[way]["p50"] - figures["bare"]["p50"] - figures[f"echo {way}"]["p50"]
+        p50 = figures[way]["p50"]
+        figures[way]["extra"] = p50 - figures["bare"]["p50"] - figures[f"echo {way}"]["p50"]
+        figures[way]["own"] = p50 - figures[f"calling echo {way}"]["p50"]
     return figures
 
 
@@ -111,10 +126,10 @@ def first_reply(connection: socket.socket, request: bytes) -> int:
 
 
 @contextmanager
-def echoing(address: Address, request_bytes: int, reply_bytes: int) -> Iterator[socket.socket]:
-    """A connection to ``echo.py``."""
+def echoing(address: Address, request_bytes: int, reply_bytes: int, *calling: str) -> Iterator[socket.socket]:
+    """A connection to ``echo.py``. ``calling``: the model that it calls."""
     program = Path(__file__).with_name("echo.py")
-    command = [sys.executable, str(program), str(address), str(request_bytes), str(reply_bytes)]
+    command = [sys.executable, str(program), str(address), str(request_bytes), str(reply_bytes), *calling]
     with subprocess.Popen(command) as process:
         try:
             for _ in range(500):

@@ -18,6 +18,7 @@ from common import ROOT
 from edgekd_runtime.bundle import Bundle
 from edgekd_runtime.client import framed
 from edgekd_runtime.client.http1 import Request
+from edgekd_runtime.wire.datatypes import pack_bytes
 from runtime_models import Served
 from runtime_peers import NotHere, environment, open_inference
 from runtime_process import Process, foreign_environment, free_port, post
@@ -90,17 +91,25 @@ def classify(bundle: Bundle, text: str) -> bytes:
 
 
 def binary_infer(model: Served) -> bytes:
-    """The tensor as it is stored, by the binary tensor data extension, and outputs in binary."""
-    header, tensor = binary_parts(model)
+    """The tensor as it is stored, or the text, by the binary tensor data extension, and outputs in binary."""
+    header, tensor = binary_parts(model) if model.text is None else _text_parts(model.text)
     path = f"/v2/models/{model.engine.bundle.name}/infer"
     return post(path, header + tensor, "application/octet-stream", Inference_Header_Content_Length=str(len(header)))
+
+
+def _text_parts(text: str) -> tuple[bytes, bytes]:
+    data = pack_bytes([text.encode()])
+    return _header("text", [1], "BYTES", len(data)), data
 
 
 def binary_parts(model: Served) -> tuple[bytes, bytes]:
     """The JSON header of such a request, and the tensor's bytes."""
     row, spec = model.row, model.engine.inputs[0]
     datatype = {"int8": "INT8", "int32": "INT32", "float32": "FP32"}[row.dtype.name]
-    size = {"binary_data_size": row.nbytes}
-    one = {"name": spec.name, "shape": list(row.shape), "datatype": datatype, "parameters": size}
+    return _header(spec.name, [*row.shape], datatype, row.nbytes), row.tobytes()
+
+
+def _header(name: str, shape: list[int], datatype: str, size: int) -> bytes:
+    one = {"name": name, "shape": shape, "datatype": datatype, "parameters": {"binary_data_size": size}}
     header = {"inputs": [one], "parameters": {"binary_data_output": True}}
-    return json.dumps(header, separators=(",", ":")).encode(), row.tobytes()
+    return json.dumps(header, separators=(",", ":")).encode()
