@@ -23,19 +23,19 @@ def _server_metadata(site: Site) -> Post:
     return constant(metadata.server())
 
 
-def _metadata(engine: Engine) -> Post:
+def _metadata(site: Site, engine: Engine) -> Post:
     return constant(metadata.model(engine))
 
 
-def _model_ready(engine: Engine) -> Post:
+def _model_ready(site: Site, engine: Engine) -> Post:
     return constant({"name": engine.bundle.name, "ready": True})
 
 
-def _config(engine: Engine) -> Post:
+def _config(site: Site, engine: Engine) -> Post:
     return constant(metadata.config(engine))
 
 
-def _infer(engine: Engine) -> Post:
+def _infer(site: Site, engine: Engine) -> Post:
     write = answers.InferWriter(engine)
     plain = PlainRequests(engine, write)
 
@@ -55,7 +55,7 @@ def _split_at(head_length: int) -> tuple[tuple[str, str], ...]:
     return ((BINARY_HEADER, str(head_length)),)
 
 
-def _classify(engine: Engine) -> Post:
+def _classify(site: Site, engine: Engine) -> Post:
     write, takes = classify.ClassifyWriter(engine), engine.takes
 
     def answer(body: Body, headers: Headers) -> Reply:
@@ -72,7 +72,7 @@ def _classify(engine: Engine) -> Post:
     return answer
 
 
-def _predict(engine: Engine) -> Post:
+def _predict(site: Site, engine: Engine) -> Post:
     def answer(body: Body, headers: Headers) -> Reply:
         request = tfserving.parse_predict(body, headers.get("content-type", ""), engine)
         return json_reply(tfserving.predict(request, engine))
@@ -80,16 +80,17 @@ def _predict(engine: Engine) -> Post:
     return answer
 
 
-def _status(engine: Engine) -> Post:
+def _status(site: Site, engine: Engine) -> Post:
     return constant(tfserving.status(engine))
 
 
-def _signature(engine: Engine) -> Post:
+def _signature(site: Site, engine: Engine) -> Post:
     return constant(tfserving.metadata(engine))
 
 
-def _stats(engine: Engine) -> Post:
-    return lambda body, headers: json_reply(metadata.statistics(engine))
+def _stats(site: Site, engine: Engine) -> Post:
+    name, version = engine.bundle.name, engine.bundle.version
+    return lambda body, headers: json_reply(metadata.statistics(name, version, site.all_counts().inference[name]))
 
 
 def _for_each(
@@ -97,7 +98,7 @@ def _for_each(
     method: str,
     end: str,
     summary: str,
-    make: Callable[[Engine], Post],
+    make: Callable[[Site, Engine], Post],
     request: str | None = None,
     response: str = "application/json",
 ) -> Iterator[ModelRoute]:

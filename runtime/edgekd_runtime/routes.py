@@ -52,7 +52,7 @@ class ModelRoute:
     method: str
     path: str
     summary: str
-    make: Callable[[Engine], Post]
+    make: Callable[[Site, Engine], Post]
     request: str | None = None
     response: str = "application/json"
 
@@ -128,7 +128,7 @@ class Site:
         for route in self.routes:
             if isinstance(route, ModelRoute):
                 path = route.path.format(model=name, version=engine.bundle.version)
-                post = _safe(route.make(engine), f"model {name}")
+                post = _safe(route.make(self, engine), f"model {name}")
                 made.setdefault(path, {})[route.method] = Handler(post, **(runs if route.method == "POST" else {}))
         self._forget(name, but=made)
         self._remember(name)

@@ -138,6 +138,8 @@ def test_metrics_are_of_all_and_survive_a_death(server: Server, tmp_path: Path) 
     assert counter(server, "edgekd_request_seconds_count") == 20
     inferred = counter(server, "edgekd_inference_seconds_count")
     assert inferred >= 20
+    (stats,) = get(server, "/v2/models/dense/stats")[1]["model_stats"]
+    assert stats["inference_count"] == inferred
     assert counter(server, "edgekd_server_processes") == PROCESSES
     killed = children(server)[0]
     os.kill(killed, signal.SIGKILL)

@@ -7,6 +7,7 @@ from typing import Any
 from edgekd_runtime import __version__
 from edgekd_runtime.backend import TensorSpec
 from edgekd_runtime.engine import MAX_BATCH, Engine
+from edgekd_runtime.histogram import Histogram
 from edgekd_runtime.wire.answers import LABEL, SCORE
 from edgekd_runtime.wire.datatypes import BYTES, DATATYPES
 
@@ -80,17 +81,16 @@ def _configured(one: dict[str, Any]) -> dict[str, Any]:
     return {"name": one["name"], "data_type": f"TYPE_{kind}", "dims": one["shape"][1:] or [1]}
 
 
-def statistics(engine: Engine) -> dict[str, Any]:
+def statistics(name: str, version: str, times: Histogram) -> dict[str, Any]:
     """``GET /v2/models/NAME/stats``: Triton's statistics, as far as they are counted: runs of the interpreter.
 
     https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_statistics.md
     """
-    times = engine.pool.times()
     count = sum(times.counts)
     spent = {"count": count, "ns": round(times.total_s * 1e9)}
     entry = {
-        "name": engine.bundle.name,
-        "version": engine.bundle.version,
+        "name": name,
+        "version": version,
         "inference_count": count,
         "execution_count": count,
         "inference_stats": {"success": spent, "compute_infer": spent},
