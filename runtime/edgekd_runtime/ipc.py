@@ -13,6 +13,7 @@ import socket
 from collections.abc import Sequence
 
 from edgekd_runtime import frames, shared
+from edgekd_runtime.accepting import ACCEPT_PAUSE_S, clients
 from edgekd_runtime.errors import BodyTooLargeError, InputError, RuntimeFault
 from edgekd_runtime.lanes import Handler
 from edgekd_runtime.poll import BusyPoll
@@ -23,7 +24,6 @@ from edgekd_runtime.server import LINGER_S, refusal
 _PREFIX_BYTES = frames.PREFIX.size
 _MAX_CONNECTIONS = 128
 _MAX_PENDING = 16
-_ACCEPT_AT_ONCE, _ACCEPT_PAUSE_S = 16, 1.0
 _BUFFER_BYTES = 1 << 18  # pages that nothing has been read into take no memory
 _MAX_HEADS, _MAX_HEAD_BYTES = 256, 2048
 _FRAME_TIMEOUT_S = 30.0
@@ -48,15 +48,11 @@ class IpcServer:
         loop.add_reader(listening, self._accept, loop, listening)
 
     def _accept(self, loop: asyncio.AbstractEventLoop, listening: socket.socket) -> None:
-        for _ in range(_ACCEPT_AT_ONCE):
-            try:
-                sock, _ = listening.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):  # nobody waits
-                return
-            except OSError:  # no descriptors or memory left: to be asked again at once would be a busy loop
-                loop.remove_reader(listening)
-                loop.call_later(_ACCEPT_PAUSE_S, self._accept_again, loop, listening)
-                return
+        def rest() -> None:
+            loop.remove_reader(listening)
+            loop.call_later(ACCEPT_PAUSE_S, self._accept_again, loop, listening)
+
+        for sock, _ in clients(listening, rest):
             sock.setblocking(False)
             self.take(loop, sock)
 

@@ -26,12 +26,12 @@ from pathlib import Path
 from typing import Any
 
 from edgekd_runtime import logs, notify
+from edgekd_runtime.accepting import ACCEPT_PAUSE_S, clients
 from edgekd_runtime.channel import Channel, Message
 from edgekd_runtime.errors import ServeError
 from edgekd_runtime.rates import client_key
 from edgekd_runtime.tallies import Tallies
 
-_ACCEPT_AT_ONCE, _ACCEPT_PAUSE_S = 64, 1.0
 _SOON_S, _LONGEST_REST_S = 5.0, 30.0
 """A process that lived for less than the first is started anew after a rest, which doubles up to the second."""
 _DRAIN_S = 15.0
@@ -212,14 +212,10 @@ class Supervisor:
                 self._selector.unregister(listener)
 
     def _accept(self, place: int, listener: socket.socket) -> None:
-        for _ in range(_ACCEPT_AT_ONCE):
-            try:
-                client, address = listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):  # nobody waits
-                return
-            except OSError:  # no descriptors or memory left: to be asked again at once would be a busy loop
-                self._accepts_from = time.monotonic() + _ACCEPT_PAUSE_S
-                return
+        def rest() -> None:
+            self._accepts_from = time.monotonic() + ACCEPT_PAUSE_S
+
+        for client, address in clients(listener, rest):
             with client:
                 self._hand_over(place, client, address)
 

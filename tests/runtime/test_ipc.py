@@ -257,7 +257,7 @@ def test_only_so_many_clients(server: Live) -> None:
 
 
 def test_no_descriptors_left_is_waited_out(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgekd_runtime.ipc._ACCEPT_PAUSE_S", 0.1)
+    monkeypatch.setattr("edgekd_runtime.ipc.ACCEPT_PAUSE_S", 0.1)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     highest = max(int(one.name) for one in Path("/proc/self/fd").iterdir())
