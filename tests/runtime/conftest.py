@@ -123,8 +123,13 @@ def float_relu() -> bytes:
 
 
 @pytest.fixture(scope="session")
-def dense(int8_dense: bytes) -> Engine:
-    return Engine(Bundle("dense", int8_dense, "int8", {"in": "x"}, {"out": "y"}))
+def dense_bundle(int8_dense: bytes) -> Bundle:
+    return Bundle("dense", int8_dense, "int8", {"in": "x"}, {"out": "y"})
+
+
+@pytest.fixture(scope="session")
+def dense(dense_bundle: Bundle) -> Engine:
+    return Engine(dense_bundle)
 
 
 @pytest.fixture(scope="session")

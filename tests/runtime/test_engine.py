@@ -23,11 +23,6 @@ Y = [[4, 1, 3], [1, 0, -2]]  # by hand, see conftest.py
 
 
 @pytest.fixture(scope="module")
-def dense(int8_dense: bytes) -> Bundle:
-    return Bundle("dense", int8_dense, "int8", {"in": "x"}, {"out": "y"})
-
-
-@pytest.fixture(scope="module")
 def add(float_add: Callable[[int], bytes]) -> Bundle:
     return Bundle("add", float_add(1), "float32", {"a": "a", "b": "b"}, {"c": "c"})
 
@@ -43,15 +38,15 @@ STORED_Y = np.array([[-2, -8, -4], [-8, -10, -14]], np.int8)
 # --- running ---
 
 
-def test_float_input_of_an_int8_model_is_quantised(dense: Bundle) -> None:
-    answer = Engine(dense).infer({"in": X})
+def test_float_input_of_an_int8_model_is_quantised(dense_bundle: Bundle) -> None:
+    answer = Engine(dense_bundle).infer({"in": X})
     assert list(answer) == ["out"]
     assert answer["out"].dtype == np.float32
     assert answer["out"].tolist() == Y
 
 
-def test_stored_input_of_an_int8_model_is_taken_as_it_is(dense: Bundle) -> None:
-    assert Engine(dense).infer({"in": STORED_X})["out"].tolist() == Y
+def test_stored_input_of_an_int8_model_is_taken_as_it_is(dense_bundle: Bundle) -> None:
+    assert Engine(dense_bundle).infer({"in": STORED_X})["out"].tolist() == Y
 
 
 def test_a_float_model_with_two_inputs(add: Bundle) -> None:
@@ -59,8 +54,8 @@ def test_a_float_model_with_two_inputs(add: Bundle) -> None:
     assert Engine(add).infer({"b": a * 10, "a": a})["c"].tolist() == (a * 11).tolist()
 
 
-def test_the_largest_batch_and_one_more(dense: Bundle) -> None:
-    engine = Engine(dense)
+def test_the_largest_batch_and_one_more(dense_bundle: Bundle) -> None:
+    engine = Engine(dense_bundle)
     rows = np.random.default_rng(0).integers(-128, 128, (MAX_BATCH + 1, 4)).astype(np.int8)
     together = engine.infer({"in": rows[:MAX_BATCH]})["out"]
     assert together.shape == (MAX_BATCH, 3)
@@ -85,9 +80,9 @@ def test_the_largest_batch_and_one_more(dense: Bundle) -> None:
         ({"in": X + np.inf}, "NaN or infinity"),
     ],
 )
-def test_input_that_does_not_fit(dense: Bundle, inputs: dict[str, npt.NDArray[Any]], message: str) -> None:
+def test_input_that_does_not_fit(dense_bundle: Bundle, inputs: dict[str, npt.NDArray[Any]], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Engine(dense).infer(inputs)
+        Engine(dense_bundle).infer(inputs)
 
 
 def test_batches_of_different_sizes(add: Bundle) -> None:
@@ -105,8 +100,10 @@ def test_a_float_model_takes_no_nan_either(add: Bundle, value: float) -> None:
 # --- labels ---
 
 
-def test_rank(dense: Bundle) -> None:
-    engine = Engine(replace(dense, labels=("p", "q", "r"), threshold=0.6, answers={"p": {"en": "P"}, "q": {"en": "Q"}}))
+def test_rank(dense_bundle: Bundle) -> None:
+    engine = Engine(
+        replace(dense_bundle, labels=("p", "q", "r"), threshold=0.6, answers={"p": {"en": "P"}, "q": {"en": "Q"}})
+    )
     logits = np.log(np.array([0.7, 0.2, 0.1], np.float32)) + 1000  # no overflow
     best = engine.rank(logits, 2)
     assert [label for label, _ in best.top] == ["p", "q"]
@@ -118,8 +115,10 @@ def test_rank(dense: Bundle) -> None:
     assert len(engine.rank(logits, 99).top) == 3
 
 
-def test_probabilities_are_ranked_as_they_are(dense: Bundle) -> None:
-    given = replace(dense, scores="probabilities", labels=("p", "q", "r"), threshold=0.6, answers={"q": {"en": "Q"}})
+def test_probabilities_are_ranked_as_they_are(dense_bundle: Bundle) -> None:
+    given = replace(
+        dense_bundle, scores="probabilities", labels=("p", "q", "r"), threshold=0.6, answers={"q": {"en": "Q"}}
+    )
     engine = Engine(given)
     best = engine.rank(np.array([0.25, 0.625, 0.125], np.float32), 2)
     assert best.top == (("q", 0.625), ("p", 0.25))
@@ -142,9 +141,9 @@ def test_stored_probabilities_are_dequantised(bundle: Bundle, monkeypatch: pytes
 
 @pytest.mark.parametrize("scores", ["logits", "probabilities"])
 @pytest.mark.parametrize("values", [[0, np.nan, 1], [np.nan, 0, 1], [0, np.inf, 1], [np.inf, -np.inf, 0]])
-def test_what_is_no_number_has_no_rank(dense: Bundle, scores: Scores, values: list[float]) -> None:
+def test_what_is_no_number_has_no_rank(dense_bundle: Bundle, scores: Scores, values: list[float]) -> None:
     with pytest.raises(InputError, match="NaN or infinity"):
-        Engine(replace(dense, labels=("p", "q", "r"), scores=scores)).rank(np.array(values, np.float32), 1)
+        Engine(replace(dense_bundle, labels=("p", "q", "r"), scores=scores)).rank(np.array(values, np.float32), 1)
 
 
 def test_ties_go_to_the_first_label(engine: Engine) -> None:
@@ -155,8 +154,8 @@ def test_ties_go_to_the_first_label(engine: Engine) -> None:
     assert ranked == [*labels[1::2], *labels[::2]]
 
 
-def test_a_model_without_text_or_labels_says_so(dense: Bundle) -> None:
-    engine = Engine(dense)
+def test_a_model_without_text_or_labels_says_so(dense_bundle: Bundle) -> None:
+    engine = Engine(dense_bundle)
     assert engine.takes is None
     with pytest.raises(InputError, match="does not take raw text"):
         engine.classify("hello")
@@ -167,14 +166,14 @@ def test_a_model_without_text_or_labels_says_so(dense: Bundle) -> None:
 # --- parts that do not fit ---
 
 
-def test_labels_must_match_the_output(dense: Bundle) -> None:
+def test_labels_must_match_the_output(dense_bundle: Bundle) -> None:
     with pytest.raises(BundleError, match=r"2 labels, the model's output is \(1, 3\)"):
-        Engine(replace(dense, labels=("p", "q")))
+        Engine(replace(dense_bundle, labels=("p", "q")))
 
 
-def test_preprocessing_must_match_the_input(dense: Bundle) -> None:
+def test_preprocessing_must_match_the_input(dense_bundle: Bundle) -> None:
     with pytest.raises(BundleError, match=r"makes \(1, 5\)"):
-        Engine(replace(dense, preprocess=TextNgram(length=5)))
+        Engine(replace(dense_bundle, preprocess=TextNgram(length=5)))
 
 
 def test_the_first_axis_must_be_a_batch_of_one(add: Bundle, float_add: Callable[[int], bytes]) -> None:
@@ -186,10 +185,10 @@ def test_the_first_axis_must_be_a_batch_of_one(add: Bundle, float_add: Callable[
 
 
 @pytest.mark.parametrize(("backend", "steps", "accepted"), [("litert", 1, True), ("litert", 3, False)])
-def test_golden_tolerance_on_the_same_backend(dense: Bundle, backend: str, steps: int, accepted: bool) -> None:
+def test_golden_tolerance_on_the_same_backend(dense_bundle: Bundle, backend: str, steps: int, accepted: bool) -> None:
     off = STORED_Y.copy()
     off[1, 2] += steps
-    bundle = replace(dense, golden=golden(STORED_X, off, backend))
+    bundle = replace(dense_bundle, golden=golden(STORED_X, off, backend))
     if accepted:
         Engine(bundle)
     else:
@@ -197,10 +196,10 @@ def test_golden_tolerance_on_the_same_backend(dense: Bundle, backend: str, steps
             Engine(bundle)
 
 
-def test_golden_of_another_backend_may_differ_more_but_not_much(dense: Bundle) -> None:
+def test_golden_of_another_backend_may_differ_more_but_not_much(dense_bundle: Bundle) -> None:
     for steps, accepted in ((2, True), (30, False)):
         off = STORED_Y + np.int8(steps)
-        bundle = replace(dense, golden=golden(STORED_X, off, "tflite-runtime"))
+        bundle = replace(dense_bundle, golden=golden(STORED_X, off, "tflite-runtime"))
         if accepted:
             Engine(bundle)
         else:
@@ -233,9 +232,9 @@ MISFITS: dict[str, Golden] = {
 
 
 @pytest.mark.parametrize("misfit", MISFITS)
-def test_golden_that_does_not_fit_the_model(dense: Bundle, misfit: str) -> None:
+def test_golden_that_does_not_fit_the_model(dense_bundle: Bundle, misfit: str) -> None:
     with pytest.raises(BundleError) as caught:
-        Engine(replace(dense, golden=MISFITS[misfit]))
+        Engine(replace(dense_bundle, golden=MISFITS[misfit]))
     assert "\n" not in str(caught.value)
 
 

@@ -76,15 +76,10 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-@pytest.fixture(scope="module")
-def dense(int8_dense: bytes) -> Bundle:
-    return Bundle("dense", int8_dense, "int8", {"in": "x"}, {"out": "y"})
-
-
 @pytest.fixture
-def folder(tmp_path: Path, dense: Bundle) -> Path:
-    dense.save(tmp_path / "models" / "dense.edgekd")
-    replace(dense, name="other").save(tmp_path / "models" / "other.edgekd")
+def folder(tmp_path: Path, dense_bundle: Bundle) -> Path:
+    dense_bundle.save(tmp_path / "models" / "dense.edgekd")
+    replace(dense_bundle, name="other").save(tmp_path / "models" / "other.edgekd")
     (tmp_path / "models" / "broken.edgekd").write_bytes(b"no bundle")
     return tmp_path / "models"
 
@@ -108,14 +103,14 @@ def get(server: Server, path: str, method: str = "GET") -> tuple[int, Any]:
     return response.status, raw if path == "/metrics" else json.loads(raw)
 
 
-def test_a_folder_is_served_and_followed_on_sighup(server: Server, folder: Path, dense: Bundle) -> None:
+def test_a_folder_is_served_and_followed_on_sighup(server: Server, folder: Path, dense_bundle: Bundle) -> None:
     assert "serving dense (int8, " in server.announced
     states = {entry["name"]: entry for entry in get(server, "/v2/repository/index", "POST")[1]}
     assert [states[name]["state"] for name in ("broken", "dense", "other")] == ["UNAVAILABLE", "READY", "READY"]
     assert "broken.edgekd" in states["broken"]["reason"]
     with Load(server.port) as load:
         load.wait()
-        replace(dense, version="2").save(folder / "dense.edgekd")
+        replace(dense_bundle, version="2").save(folder / "dense.edgekd")
         (folder / "other.edgekd").unlink()
         server.process.send_signal(signal.SIGHUP)
         wait_for(lambda: get(server, "/v2/models/dense")[1]["versions"] == ["2"])

@@ -31,14 +31,9 @@ from edgekd_runtime.tallies import Tallies
 PROCESSES = 2
 
 
-@pytest.fixture(scope="module")
-def dense(int8_dense: bytes) -> Bundle:
-    return Bundle("dense", int8_dense, "int8", {"in": "x"}, {"out": "y"})
-
-
 @pytest.fixture
-def bundle_file(tmp_path: Path, dense: Bundle) -> Path:
-    dense.save(tmp_path / "dense.edgekd")
+def bundle_file(tmp_path: Path, dense_bundle: Bundle) -> Path:
+    dense_bundle.save(tmp_path / "dense.edgekd")
     return tmp_path / "dense.edgekd"
 
 
@@ -165,14 +160,14 @@ def test_a_death_under_load_costs_at_most_what_was_being_answered(server: Server
     assert len(load.failures) <= 4  # of the two clients that it had, and of those that it was just given
 
 
-def test_the_repository_is_one(server: Server, bundle_file: Path, dense: Bundle) -> None:
+def test_the_repository_is_one(server: Server, bundle_file: Path, dense_bundle: Bundle) -> None:
     assert get(server, "/v2/repository/models/dense/unload", "POST")[0] == 200
     assert versions(server) == {""}
     killed = children(server)[0]
     os.kill(killed, signal.SIGKILL)  # its successor does not serve it either
     wait_for(lambda: killed not in children(server) and all_serve(server))
     assert versions(server) == {""}
-    replace(dense, version="2").save(bundle_file)
+    replace(dense_bundle, version="2").save(bundle_file)
     assert get(server, "/v2/repository/models/dense/load", "POST")[0] == 200
     assert versions(server) == {"2"}
     bundle_file.write_bytes(b"broken")
@@ -180,11 +175,11 @@ def test_the_repository_is_one(server: Server, bundle_file: Path, dense: Bundle)
     assert versions(server) == {"2"}
 
 
-def test_a_reload_reaches_all_and_loses_nothing(server: Server, bundle_file: Path, dense: Bundle) -> None:
+def test_a_reload_reaches_all_and_loses_nothing(server: Server, bundle_file: Path, dense_bundle: Bundle) -> None:
     with Load(server.port) as load:
         load.wait()
         for version in ("2", "3"):
-            replace(dense, version=version).save(bundle_file)
+            replace(dense_bundle, version=version).save(bundle_file)
             server.process.send_signal(signal.SIGHUP)
             wait_for(lambda version=version: versions(server) == {version})  # type: ignore[misc]
         load.wait()

@@ -29,14 +29,9 @@ from edgekd_runtime.signing import ANYBODY
 TIMEOUT_S = 60
 
 
-@pytest.fixture(scope="module")
-def dense(int8_dense: bytes) -> Bundle:
-    return Bundle("dense", int8_dense, "int8", {"in": "x"}, {"out": "y"})
-
-
 @pytest.fixture
-def folder(tmp_path: Path, dense: Bundle) -> Path:
-    dense.save(tmp_path / "models" / "dense.edgekd")
+def folder(tmp_path: Path, dense_bundle: Bundle) -> Path:
+    dense_bundle.save(tmp_path / "models" / "dense.edgekd")
     return tmp_path / "models"
 
 
@@ -105,11 +100,13 @@ def served(folder: Path, request: pytest.FixtureRequest) -> Iterator[Served]:
     site.close()
 
 
-def test_a_reload_under_load_loses_no_request_and_no_memory(untried: None, served: Served, dense: Bundle) -> None:
+def test_a_reload_under_load_loses_no_request_and_no_memory(
+    untried: None, served: Served, dense_bundle: Bundle
+) -> None:
     alive: list[weakref.ref[Engine]] = []
     with served:
         for version in range(20):
-            replace(dense, version=str(version)).save(served.folder / "dense.edgekd")
+            replace(dense_bundle, version=str(version)).save(served.folder / "dense.edgekd")
             alive.append(weakref.ref(served.site.models["dense"]))
             assert served.verb("dense", "load") == (200, {"name": "dense", "state": "READY"})
             assert served.versions() == [str(version)]
@@ -120,7 +117,7 @@ def test_a_reload_under_load_loses_no_request_and_no_memory(untried: None, serve
     assert sum("edgekd-dense" in thread.name for thread in threading.enumerate()) <= 1
 
 
-def test_what_fails_leaves_the_old_one_serving(untried: None, served: Served, dense: Bundle) -> None:
+def test_what_fails_leaves_the_old_one_serving(untried: None, served: Served, dense_bundle: Bundle) -> None:
     path = served.folder / "dense.edgekd"
     good = path.read_bytes()
     wrong = Golden({"in": np.zeros((1, 4), np.int8)}, {"out": np.full((1, 3), 99, np.int8)}, "litert")
@@ -128,8 +125,8 @@ def test_what_fails_leaves_the_old_one_serving(untried: None, served: Served, de
         for make in (
             lambda: path.write_bytes(b"no bundle"),
             lambda: path.write_bytes(good[:-300]),
-            lambda: replace(dense, golden=wrong).save(path),
-            lambda: replace(dense, name="other").save(path),
+            lambda: replace(dense_bundle, golden=wrong).save(path),
+            lambda: replace(dense_bundle, name="other").save(path),
             path.unlink,
         ):
             make()
@@ -144,14 +141,14 @@ def test_what_fails_leaves_the_old_one_serving(untried: None, served: Served, de
     assert set(served.statuses) == {200}
 
 
-def test_unload_and_load_again(untried: None, served: Served, dense: Bundle) -> None:
+def test_unload_and_load_again(untried: None, served: Served, dense_bundle: Bundle) -> None:
     assert served.verb("dense", "unload", {"parameters": {"unload_dependents": False}})[0] == 200
     assert served.verb("dense", "unload")[0] == 404
     assert served.post("/v2/models/dense/infer", {})[0] == 404
     index = "/v2/repository/index"
     assert served.post(index) == (200, [{"name": "dense", "state": "UNAVAILABLE", "reason": "unloaded"}])
     assert served.post(index, {"ready": True}) == (200, [])
-    replace(dense, name="second", version="2").save(served.folder / "second.edgekd")
+    replace(dense_bundle, name="second", version="2").save(served.folder / "second.edgekd")
     assert served.post(index)[1][1] == {"name": "second", "state": "UNAVAILABLE", "reason": "not loaded"}
     for name in ("dense", "second"):
         assert served.verb(name, "load", {})[0] == 200
@@ -174,8 +171,8 @@ def test_what_the_verbs_do_not_take(untried: None, served: Served, body: object,
         assert served.verb(name.replace(" ", "%20"), "load")[0] == 404
 
 
-def test_reload_follows_the_folder(untried: None, folder: Path, dense: Bundle, tmp_path: Path) -> None:
-    replace(dense, name="named").save(tmp_path / "named-file.edgekd")
+def test_reload_follows_the_folder(untried: None, folder: Path, dense_bundle: Bundle, tmp_path: Path) -> None:
+    replace(dense_bundle, name="named").save(tmp_path / "named-file.edgekd")
     (folder / "broken.edgekd").write_bytes(b"x")
     models = Repository(Opening(ANYBODY), folder)
     named = models.open_named((tmp_path / "named-file.edgekd",))
@@ -183,7 +180,7 @@ def test_reload_follows_the_folder(untried: None, folder: Path, dense: Bundle, t
     assert sorted(engines) == ["dense", "named"]
     site = Site(engines, api.ROUTES)
     with listening(site, repository=models):
-        replace(dense, name="new").save(folder / "new.edgekd")
+        replace(dense_bundle, name="new").save(folder / "new.edgekd")
         (folder / "dense.edgekd").unlink()
         results = models.reload()
         assert {name: result for name, result in results.items() if name != "broken"} == {
@@ -206,8 +203,8 @@ def test_two_bundles_of_one_name(untried: None, folder: Path) -> None:
     assert list(named) == ["dense"]
 
 
-def test_a_server_without_a_repository_says_so(int8_dense: bytes, dense: Bundle) -> None:
-    site = Site({"dense": Engine(dense)}, api.ROUTES)
+def test_a_server_without_a_repository_says_so(int8_dense: bytes, dense_bundle: Bundle) -> None:
+    site = Site({"dense": Engine(dense_bundle)}, api.ROUTES)
     with listening(site) as port:
         assert Served(Path(), port, site).verb("dense", "load")[0] == 404
     with pytest.raises(ModelNotFoundError):
@@ -215,8 +212,8 @@ def test_a_server_without_a_repository_says_so(int8_dense: bytes, dense: Bundle)
     site.close()
 
 
-def test_a_trial_runs_the_model(folder: Path, dense: Bundle) -> None:
-    assert trial.try_bundle(folder / "dense.edgekd") == Engine(dense).model_sha256
+def test_a_trial_runs_the_model(folder: Path, dense_bundle: Bundle) -> None:
+    assert trial.try_bundle(folder / "dense.edgekd") == Engine(dense_bundle).model_sha256
 
 
 def test_a_trial_that_is_refused_gives_the_reason(folder: Path) -> None:
