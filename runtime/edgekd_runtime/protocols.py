@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
 
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.reply import Body, Headers, Post, Reply, json_reply
@@ -42,17 +41,9 @@ def _infer(site: Site, engine: Engine) -> Post:
     def answer(body: Body, headers: Headers) -> Reply:
         head_length = headers.get(BINARY_HEADER)
         given = plain.answer(body, head_length) if head_length is not None else None
-        head, binary, is_binary = given or write(infer.parse(body, engine, head_length))
-        if not is_binary:
-            return Reply(200, head)
-        return Reply(200, head + binary, "application/octet-stream", _split_at(len(head)))
+        return given or answers.reply(write(infer.parse(body, engine, head_length)))
 
     return answer
-
-
-@lru_cache(maxsize=256)
-def _split_at(head_length: int) -> tuple[tuple[str, str], ...]:
-    return ((BINARY_HEADER, str(head_length)),)
 
 
 def _classify(site: Site, engine: Engine) -> Post:

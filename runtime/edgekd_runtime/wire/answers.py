@@ -14,11 +14,13 @@ from edgekd_runtime import jsontext
 from edgekd_runtime.backend import TensorSpec
 from edgekd_runtime.engine import Arrays, Conversion, Engine
 from edgekd_runtime.errors import InputError
-from edgekd_runtime.wire.datatypes import BYTES, pack_bytes
+from edgekd_runtime.reply import Reply
+from edgekd_runtime.wire.datatypes import BINARY_HEADER, BYTES, pack_bytes
 from edgekd_runtime.wire.infer import Head, InferRequest, Wanted, run
 
 LABEL, SCORE = "label", "score"
 _MAX_HEADS = 256
+_OCTETS = "application/octet-stream"
 _FEW = 64  # values, up to which numpy takes longer than one step for each
 _ALL = InferRequest(None, {}, None, None, True)
 _FLOAT = struct.Struct("<f").pack
@@ -35,6 +37,16 @@ class InferAnswer(NamedTuple):
     is_binary: bool
 
 
+def reply(answer: InferAnswer) -> Reply:
+    """As clients get it."""
+    head, binary, is_binary = answer
+    return Reply(200, head + binary, _OCTETS, _split_at(head)) if is_binary else Reply(200, head)
+
+
+def _split_at(head: bytes) -> tuple[tuple[str, str], ...]:
+    return ((BINARY_HEADER, str(len(head))),)
+
+
 class InferWriter:
     """Runs requests to ``engine`` and writes their answers."""
 
@@ -47,7 +59,8 @@ class InferWriter:
         self._wires = [_to_wire(spec, engine.to_reals[spec.name]) for spec in engine.outputs]
         self._names = output_names(engine)
         self._all = {binary: tuple(Wanted(name, binary) for name in self._names) for binary in (False, True)}
-        self._heads: dict[object, bytes] = {}
+        self._heads: dict[tuple[object, ...], bytes] = {}
+        self._of_label: dict[str, tuple[bytes, tuple[tuple[str, str], ...]]] = {}
         self._has_own = not {LABEL, SCORE}.isdisjoint(spec.name for spec in engine.outputs)  # outputs of these names
 
     def __call__(self, request: InferRequest) -> InferAnswer:
@@ -58,14 +71,18 @@ class InferWriter:
         """Whether :meth:`one_row` is the answer to a request of one row with this head."""
         return head.binary and head.outputs is None and head.id is None and not self._has_own
 
-    def one_row(self, stored: list[npt.NDArray[Any]]) -> InferAnswer:
+    def one_row(self, stored: list[npt.NDArray[Any]]) -> Reply:
         """All outputs in binary, in few steps. ``stored``: as the model gave them, in order. Raises ``InputError``."""
         parts, label = [to_wire(array) for to_wire, array in zip(self._wires, stored, strict=True)], ""
         if self._labels:
             label, score = self._best(stored[0].tolist()[0])
             parts += self._packed[label], _FLOAT(score)
-        head = self._heads.get(label) or self._remember(label, self._as_wanted(_ALL, stored).head)
-        return InferAnswer(head, b"".join(parts), True)
+        known = self._of_label.get(label)
+        if known is None:
+            head = self._as_wanted(_ALL, stored).head
+            known = self._of_label[label] = head, _split_at(head)
+        head, headers = known
+        return Reply(200, head + b"".join(parts), _OCTETS, headers)
 
     def _as_wanted(self, request: InferRequest, stored: list[npt.NDArray[Any]]) -> InferAnswer:
         wanted = self._all[request.binary] if request.outputs is None else request.outputs
@@ -113,7 +130,7 @@ class InferWriter:
         ]
         return np.array(values, object)
 
-    def _remember(self, key: object, head: bytes) -> bytes:
+    def _remember(self, key: tuple[object, ...], head: bytes) -> bytes:
         """With all values behind it, the JSON of one client's answers is always the same."""
         if len(self._heads) >= _MAX_HEADS:
             self._heads.clear()

@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.errors import InputError
-from edgekd_runtime.reply import Body
+from edgekd_runtime.reply import Body, Reply
 from edgekd_runtime.wire import infer, tensors
-from edgekd_runtime.wire.answers import InferAnswer, InferWriter
+from edgekd_runtime.wire.answers import InferWriter
 from edgekd_runtime.wire.datatypes import BYTES, DTYPES
 from edgekd_runtime.wire.raw import TEXT, decoded
 from edgekd_runtime.wire.tensors import Tensor
@@ -40,7 +40,7 @@ class PlainRequests:
         self._write = write
         self._known: dict[bytes, _Known] = {}
 
-    def answer(self, body: Body, head_length: str) -> InferAnswer | None:
+    def answer(self, body: Body, head_length: str) -> Reply | None:
         """None for what is not plain. Raises ``InputError``."""
         length = infer.length_of(head_length)
         if length > _MAX_HEAD_BYTES:
