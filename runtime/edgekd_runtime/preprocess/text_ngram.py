@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from itertools import accumulate
 from typing import ClassVar
 from zlib import crc32
@@ -26,8 +27,8 @@ KIND = "text-ngram"
 _HASH_SIGN = crc32(b"#")
 # Scripts written without spaces (Han, kana): there every character is a word of its own.
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
-_CJK_RUN = re.compile(f"[{_CJK}]+")
-_WORD = re.compile(f"[{_CJK}]|[^\\W_{_CJK}]+(?:'[^\\W_{_CJK}]+)*|[?!$€£¥%]")
+_CJK_RUN = f"[{_CJK}]+"
+_WORD = f"[{_CJK}]|[^\\W_{_CJK}]+(?:'[^\\W_{_CJK}]+)*|[?!$€£¥%]"
 
 
 @dataclass(frozen=True)
@@ -121,16 +122,17 @@ class TextNgram:
 
     def _ids(self, text: str, most: int) -> list[int]:
         """Of the first ``most`` n-grams: of words, then of characters, which have a ``#`` before them."""
+        word, cjk_run = _patterns()
         text = unicodedata.normalize("NFKC", text).lower().replace("\u2019", "'")  # the apostrophe that phones type
         buckets, found = self.buckets - 1, list[int]()
         low, high = self.word_ngrams
-        words = [_encoded(word) for word in _WORD.findall(text)[: most + high]]
+        words = [_encoded(found) for found in word.findall(text)[: most + high]]
         for n in range(max(low, 1), high + 1):
             starts = range(min(len(words) - n + 1, most - len(found)))
             found += [1 + crc32(b" ".join(words[i : i + n])) % buckets for i in starts]
         low, high = self.char_ngrams
         # Not of Han and kana: there words 1-2 are characters 1-2 already, and longer ones only dilute them.
-        spaced = _CJK_RUN.sub(" ", text)
+        spaced = cjk_run.sub(" ", text)
         if high and len(found) < most and any(map(str.isalnum, spaced)):
             joined = f"<{' '.join(spaced.split())}>"
             data = _encoded(joined)
@@ -139,6 +141,12 @@ class TextNgram:
                 spans = zip(ends, ends[n : n + most - len(found)], strict=False)
                 found += [1 + crc32(data[start:end], _HASH_SIGN) % buckets for start, end in spans]
         return found
+
+
+@cache
+def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """A word, and a run of Han and kana: compiled when the first text comes, for a server of pictures has none."""
+    return re.compile(_WORD), re.compile(_CJK_RUN)
 
 
 def _encoded(text: str) -> bytes:

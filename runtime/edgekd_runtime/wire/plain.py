@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgekd_runtime import jsontext
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.errors import InputError
 from edgekd_runtime.reply import Body, Reply
@@ -54,7 +55,7 @@ class PlainRequests:
     def _meet(self, raw: bytes) -> _Known:
         known: _Known = 0, None
         try:
-            head = infer.parse_head(raw)
+            head = infer.parse_head(raw, jsontext.loads_once)
             known = head.size, self._reader(head)
         except InputError:  # which infer tells
             pass

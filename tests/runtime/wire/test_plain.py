@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edgekd_runtime import jsontext
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.errors import InputError
 from edgekd_runtime.reply import Reply
@@ -122,6 +123,12 @@ def test_heads_that_never_come_again_take_no_memory(dense: Engine) -> None:
         assert requests.answer(*of_x(more=str(k) * 3000)) is None
     assert len(requests._known) <= 256
     assert max(map(len, requests._known)) <= plain._MAX_HEAD_BYTES
+
+
+def test_a_binary_client_does_not_bring_orjson(dense: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jsontext, "_is_looked_for", False)
+    assert PlainRequests(dense, InferWriter(dense)).answer(*of_x()) is not None
+    assert not jsontext._is_looked_for  # nor its memory
 
 
 NAMES = st.sampled_from(["in", "a", "text", "ids"])
