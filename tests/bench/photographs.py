@@ -1,4 +1,5 @@
-"""Real photographs that lie in well-known Python packages, twenty of them ImageNet's, and crops of them."""
+"""Real photographs that lie in well-known Python packages, twenty of them ImageNet's, and crops of them; and scenes
+made of Debian's: landscapes with animals, fruit, tools and vehicles in them, where hundreds of pictures are needed."""
 
 from __future__ import annotations
 
@@ -35,6 +36,9 @@ PACKAGES = {
 """Package → files in it, in order: the photographs take turns, and so the crops are the same in every run."""
 SEEN = tuple(Path(path).name for paths in PACKAGES.values() for path in paths if Path(path).name not in IMAGENET)
 """For calibration."""
+_LANDSCAPES, _CUT_OUTS = ("lomiri-wallpapers-16.04", "mate-backgrounds"), "tuxpaint-stamps-default"
+_DRAWN = ("cartoon", "symbols", "animated", "clipart")  # in the paths of cut-outs that are no photographs
+_LEAST_SIDE, _MOST_SIDE = 100, 1200  # pixels of a cut-out, of a landscape
 
 
 def load() -> dict[str, Array]:
@@ -70,6 +74,55 @@ def crops(photographs: dict[str, Array], names: Iterable[str], count: int, size:
         made.append(tf.image.resize(square, (size, size), antialias=True).numpy())
     whole: Array = np.rint(np.stack(made))
     return whole
+
+
+def scenes(photographs: dict[str, Array], count: int, size: int, seed: int) -> Array:
+    """Crops of the photographs for calibration and of Debian's landscapes, four of five with a cut-out in them, of 40
+    to 100 % of their width. As :func:`crops` gives them."""
+    from PIL import Image
+
+    landscapes = [path for name in _LANDSCAPES for path in sorted(_unpacked(name).rglob("*.jpg"))]
+    pictures = {path.name: np.asarray(_scaled(Image.open(path).convert("RGB"), _MOST_SIDE)) for path in landscapes}
+    names = [*SEEN, *(path.name for path in landscapes)]
+    made = crops({**pictures, **photographs}, names, count, size, seed)
+    random = np.random.default_rng(seed)
+    cut_outs = [
+        image
+        for path in sorted(_unpacked(_CUT_OUTS).rglob("*.png"))
+        if not any(word in str(path) for word in _DRAWN) and min((image := Image.open(path)).size) >= _LEAST_SIDE
+    ]
+    for i in range(count):
+        if random.random() < 0.8:
+            cut_out = cut_outs[random.integers(len(cut_outs))].convert("RGBA")
+            cut_out = _scaled(cut_out, int(size * random.uniform(0.4, 1)))
+            scene = Image.fromarray(made[i].astype(np.uint8))
+            at = [int(random.integers(0, size - side + 1)) for side in cut_out.size]
+            scene.paste(cut_out, (at[0], at[1]), cut_out)
+            made[i] = np.asarray(scene)
+    return made
+
+
+def _scaled(image: Any, side: int) -> Any:
+    """To at most ``side`` pixels."""
+    image.thumbnail((side, side))
+    return image
+
+
+def _unpacked(package: str) -> Path:
+    """A Debian package's files; fetched with apt once, or the benchmark ends with a clear line."""
+    folder = cache_root() / "photographs" / package
+    if not folder.is_dir():
+        with tempfile.TemporaryDirectory(prefix="edgekd-", dir=folder.parent) as name:
+            fetched = subprocess.run(
+                ["apt-get", "download", "-qq", package], cwd=name, capture_output=True, check=False
+            )
+            files = list(Path(name).glob("*.deb"))
+            if fetched.returncode or not files:
+                print(f"skipped: Debian's {package}, which has photographs in it, cannot be fetched with apt-get")
+                sys.exit(0)
+            subprocess.run(["dpkg-deb", "--extract", files[0], f"{name}/files"], check=True)
+            Path(name, "files").rename(folder)
+    return folder
 
 
 def _fetch(package: str, members: list[str]) -> dict[str, bytes]:

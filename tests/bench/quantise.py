@@ -29,7 +29,6 @@ from edgekd_converters.export import draw_columns, export
 from edgekd_converters.graph import Graph, Tensor, read_graph, write_model
 from edgekd_converters.observe import Columns, feeds
 from edgekd_converters.optimise import Quantized, QuantizeOptions, make_int8
-from edgekd_converters.qat import QatOptions
 from edgekd_converters.quiet import import_tensorflow, quiet
 from edgekd_runtime import atomic
 from quantise_models import SEED, SUBJECTS, Array, Subject
@@ -42,7 +41,6 @@ _WAYS = ("float", "TFLiteConverter", "ai-edge-quantizer", "ours", "ours, trained
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", default=list(SUBJECTS), type=lambda text: text.split(","))
-    parser.add_argument("--qat-steps", type=int, default=300)
     parser.add_argument("--finished", action="store_true", help="report what is finished, do no more")
     options = parser.parse_args()
     if unknown := set(options.models) - set(SUBJECTS):
@@ -52,7 +50,7 @@ def main() -> None:
     for key in options.models:
         path = RESULTS / "quantise" / f"{key}.json"
         if not path.is_file() and not options.finished:
-            record = measure(SUBJECTS[key](), options.qat_steps)
+            record = measure(SUBJECTS[key]())
             atomic.write_bytes(path, json.dumps(record, indent=1).encode())
         if path.is_file():
             records[key] = json.loads(path.read_text("utf-8"))
@@ -73,7 +71,7 @@ def main() -> None:
     sys.exit(0 if all(answer == "met" for answer in met.values()) else 1)
 
 
-def measure(subject: Subject, qat_steps: int) -> dict[str, Any]:
+def measure(subject: Subject) -> dict[str, Any]:
     """Scores of all ways, and how far each is from the float model; a way that fails has its reason instead."""
     wanted = answers(subject.graph, subject)
     scores: dict[str, float] = {"float": score(wanted, subject)}
@@ -81,17 +79,18 @@ def measure(subject: Subject, qat_steps: int) -> dict[str, Any]:
     failures: dict[str, str] = {}
     made: dict[str, Quantized] = {}
 
-    def ours(name: str, options: QuantizeOptions) -> Graph:
-        made[name] = make_int8(condition(subject.graph), subject.samples, options)
+    def ours(name: str, samples: Columns, options: QuantizeOptions) -> Graph:
+        made[name] = make_int8(condition(subject.graph), samples, options)
         return made[name].int8_graph
 
     ways: dict[str, Callable[[], Graph]] = {
         "TFLiteConverter": lambda: by_tensorflow(subject),
         "ai-edge-quantizer": lambda: by_quantizer(subject.graph, subject.samples),
-        "ours": lambda: ours("ours", QuantizeOptions()),
+        "ours": lambda: ours("ours", subject.samples, QuantizeOptions()),
+        "ours, trained": lambda: ours(
+            "ours, trained", subject.trains_on or subject.samples, QuantizeOptions(qat=subject.qat)
+        ),
     }
-    if subject.trained:
-        ways["ours, trained"] = lambda: ours("ours, trained", QuantizeOptions(qat=QatOptions(qat_steps)))
     sizes = {"float": len(subject.graph.content)}
     if subject.noise:
         scores["float, noise of a grey level"] = score(answers(subject.graph, noisy(subject)), subject)
@@ -118,7 +117,8 @@ def measure(subject: Subject, qat_steps: int) -> dict[str, Any]:
         "kept": list(made["ours"].kept) if "ours" in made else [],
         "attempts": [vars(one) for one in best.attempts] if best else [],
         "test_samples": len(next(iter(subject.test.values()))),
-        "qat_steps": qat_steps,
+        "qat_steps": subject.qat.steps,
+        "needs_training": subject.needs_training,
         "versions": versions(),
     }
 
@@ -245,10 +245,10 @@ def averaged(records: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def verdict(record: dict[str, Any]) -> str:
-    """Ours as it is by default, against float and the better of the others."""
+    """Ours as it is by default, unless it needs training, against float and the better of the others."""
     sign = -1 if "error" in record["metric"] else 1
     scores = {name: sign * value for name, value in record["scores"].items()}
-    ours = scores.get("ours")
+    ours = scores.get("ours, trained" if record["needs_training"] else "ours")
     others = [scores[name] for name in _WAYS[1:3] if name in scores]
     if ours is None:
         return "MISSED"

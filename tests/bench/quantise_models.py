@@ -27,6 +27,7 @@ from edgekd_converters.load.keras_source import convert_keras
 from edgekd_converters.load.onnx import open_source
 from edgekd_converters.load.source import LoadOptions
 from edgekd_converters.observe import Columns
+from edgekd_converters.qat import QatOptions
 from edgekd_converters.tflite_model import load_tflite
 from edgekd_runtime.preprocess import TextNgram
 from prune_text import distilled
@@ -34,8 +35,9 @@ from prune_text import distilled
 Array = npt.NDArray[Any]
 SEED = 0
 _CALIBRATION, _BATCH, _SETTLING = 1000, 128, 100
-_CALIBRATION_CROPS, _CROPS = 480, 400
+_CALIBRATION_CROPS, _CROPS, _SCENES = 480, 400, 3000
 _DROPOUT, _SOFT = 0.2, 2.0  # of the encoder's training; its softmax's temperature
+_QAT = QatOptions(300)
 _WORDS, _LENGTH, _VOCABULARY = re.compile(r"[a-z']+"), 24, 4096
 
 
@@ -45,8 +47,9 @@ class Subject:
 
     ``labels``: of ``test``; None for what is no classifier. ``truth``: what is on the pictures, where ``labels`` are
     the float model's own answers. ``samples``: for calibration, none of them in ``test``; ``sample_labels`` are theirs.
-    ``metric``: what the score is. ``trained``: whether training is a matter of minutes. ``noise``: one grey level in
-    the input's units, to see how firm the float model's answers are.
+    ``metric``: what the score is. ``noise``: one grey level in the input's units, to see how firm the float model's
+    answers are. ``trains_on``: what is trained on, without labels; None: ``samples``. ``qat``: how. ``needs_training``:
+    ours is judged as trained.
     """
 
     name: str
@@ -57,9 +60,11 @@ class Subject:
     labels: Array | None
     sample_labels: Array | None
     metric: str = "top-1"
-    trained: bool = True
     truth: Array | None = None
     noise: float = 0.0
+    trains_on: Columns | None = None
+    qat: QatOptions = _QAT
+    needs_training: bool = False
 
 
 def resnet8() -> Subject:
@@ -195,9 +200,13 @@ def efficientnet() -> Subject:
     source = open_source(need(SHARED / "efficientnet_lite0" / "efficientnet_lite0.onnx"), LoadOptions())
     pictures = photographs.load()
     (public,) = source.graph.signature.inputs
-    samples, test = (
-        {public: ((photographs.crops(pictures, names, count, 224, seed=seed) - 127) / 128).astype(np.float32)}
-        for names, count, seed in ((photographs.SEEN, _CALIBRATION_CROPS, 1), (photographs.IMAGENET, _CROPS, 2))
+    samples, test, scenes = (
+        {public: ((crops - 127) / 128).astype(np.float32)}
+        for crops in (
+            photographs.crops(pictures, photographs.SEEN, _CALIBRATION_CROPS, 224, seed=1),
+            photographs.crops(pictures, photographs.IMAGENET, _CROPS, 224, seed=2),
+            photographs.scenes(pictures, _SCENES, 224, seed=3),
+        )
     )
     labels = run_columns(source.graph, test)[next(iter(source.graph.signature.outputs))].argmax(1)
     return Subject(
@@ -209,9 +218,11 @@ def efficientnet() -> Subject:
         labels,
         None,
         "agreement",
-        trained=False,
         truth=np.resize([*photographs.IMAGENET.values()], _CROPS),
         noise=1 / 128,
+        trains_on=scenes,
+        qat=QatOptions(900, batch=16),
+        needs_training=True,
     )
 
 
