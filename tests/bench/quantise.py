@@ -88,7 +88,9 @@ def measure(subject: Subject) -> dict[str, Any]:
         "ai-edge-quantizer": lambda: by_quantizer(subject.graph, subject.samples),
         "ours": lambda: ours("ours", subject.samples, QuantizeOptions()),
         "ours, trained": lambda: ours(
-            "ours, trained", subject.trains_on or subject.samples, QuantizeOptions(qat=subject.qat)
+            "ours, trained",
+            subject.trains_on() if subject.trains_on else subject.samples,
+            QuantizeOptions(qat=subject.qat),
         ),
     }
     sizes = {"float": len(subject.graph.content)}

@@ -48,8 +48,8 @@ class Subject:
     ``labels``: of ``test``; None for what is no classifier. ``truth``: what is on the pictures, where ``labels`` are
     the float model's own answers. ``samples``: for calibration, none of them in ``test``; ``sample_labels`` are theirs.
     ``metric``: what the score is. ``noise``: one grey level in the input's units, to see how firm the float model's
-    answers are. ``trains_on``: what is trained on, without labels; None: ``samples``. ``qat``: how. ``needs_training``:
-    ours is judged as trained.
+    answers are. ``trains_on``: makes what is trained on, without labels; None: ``samples``. ``qat``: how.
+    ``needs_training``: ours is judged as trained.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Subject:
     metric: str = "top-1"
     truth: Array | None = None
     noise: float = 0.0
-    trains_on: Columns | None = None
+    trains_on: Callable[[], Columns] | None = None
     qat: QatOptions = _QAT
     needs_training: bool = False
 
@@ -200,14 +200,12 @@ def efficientnet() -> Subject:
     source = open_source(need(SHARED / "efficientnet_lite0" / "efficientnet_lite0.onnx"), LoadOptions())
     pictures = photographs.load()
     (public,) = source.graph.signature.inputs
-    samples, test, scenes = (
-        {public: ((crops - 127) / 128).astype(np.float32)}
-        for crops in (
-            photographs.crops(pictures, photographs.SEEN, _CALIBRATION_CROPS, 224, seed=1),
-            photographs.crops(pictures, photographs.IMAGENET, _CROPS, 224, seed=2),
-            photographs.scenes(pictures, _SCENES, 224, seed=3),
-        )
-    )
+
+    def columns(crops: Array) -> Columns:
+        return {public: ((crops - 127) / 128).astype(np.float32)}
+
+    samples = columns(photographs.crops(pictures, photographs.SEEN, _CALIBRATION_CROPS, 224, seed=1))
+    test = columns(photographs.crops(pictures, photographs.IMAGENET, _CROPS, 224, seed=2))
     labels = run_columns(source.graph, test)[next(iter(source.graph.signature.outputs))].argmax(1)
     return Subject(
         "EfficientNet-Lite0",
@@ -220,7 +218,7 @@ def efficientnet() -> Subject:
         "agreement",
         truth=np.resize([*photographs.IMAGENET.values()], _CROPS),
         noise=1 / 128,
-        trains_on=scenes,
+        trains_on=lambda: columns(photographs.scenes(pictures, _SCENES, 224, seed=3)),
         qat=QatOptions(900, batch=16),
         needs_training=True,
     )
