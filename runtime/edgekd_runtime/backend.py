@@ -12,7 +12,7 @@ import importlib
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -82,10 +82,6 @@ class TensorSpec:
         if self.scale and stored.dtype == self.dtype and stored.itemsize == 1:
             return self._reals.take(stored)  # one pass in place of three
         return self._real(stored)
-
-    def dequantizer(self) -> Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]:
-        """:meth:`dequantize` of what surely has the stored dtype, in one call where that is a byte."""
-        return self._reals.take if self.scale and self.dtype.itemsize == 1 else self.dequantize
 
     def _real(self, stored: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         real = stored.astype(np.float32)

@@ -179,11 +179,14 @@ class Engine:
 
     def _to_reals(self, spec: TensorSpec) -> Conversion:
         """How what the model's output ``spec`` stores becomes what callers see."""
-        name, dequantize = spec.name, spec.dequantizer()
-        if spec.scale and name not in self.bundle.layouts:
-            return dequantize
-        refusal = f"the model's output {name!r} holds NaN or infinity for this input"
-        return lambda stored: self._to_source(name, _finite(refusal, dequantize(stored)))
+        refusal = f"the model's output {spec.name!r} holds NaN or infinity for this input"
+
+        def finite(stored: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+            return _finite(refusal, spec.dequantize(stored))
+
+        convert = spec.dequantize if spec.scale else finite
+        in_layout = spec.name in self.bundle.layouts
+        return (lambda stored: self._to_source(spec.name, convert(stored))) if in_layout else convert
 
     def _check_shapes(self) -> None:
         """The bundle's own parts must fit each other before anybody is served."""

@@ -68,14 +68,15 @@ class IpcServer:
         if self._listening is not None:
             loop.add_reader(listening, self._accept, loop, listening)
 
-    def head(self, raw: bytes) -> frames.RequestHead:
-        """A client says the same head every time: it is parsed once. Raises ``InputError``."""
-        known = self.heads.get(raw)
-        if known is None:
-            known = frames.parse_request(raw)
-            if len(self.heads) < _MAX_HEADS and len(raw) <= _MAX_HEAD_BYTES:
-                self.heads[raw] = known
-        return known
+    def meet(self, raw: bytes) -> frames.RequestHead:
+        """A head that is not among ``heads``. A client says the same every time: it is parsed once.
+
+        Raises ``InputError``.
+        """
+        head = frames.parse_request(raw)
+        if len(self.heads) < _MAX_HEADS and len(raw) <= _MAX_HEAD_BYTES:
+            self.heads[raw] = head
+        return head
 
     async def shutdown(self, timeout_s: float) -> None:
         """Take no more clients, answer what was asked, and let go of the clients."""
@@ -209,7 +210,7 @@ class _Connection:
         server, reply_at = self._server, None
         is_alone = server.site.company.asked(self)
         try:
-            head = server.heads.get(raw_head) or server.head(raw_head)
+            head = server.heads.get(raw_head) or server.meet(raw_head)
             reply_at = head.reply
             found = refusal(server.guards, head.headers, head.path, None) or server.site.find(head.method, head.path)
             if head.body is not None:
@@ -218,7 +219,7 @@ class _Connection:
             found = fault_reply(fault)
         if isinstance(found, Reply):
             self._send(request_id, found, reply_at)
-        elif found.lane is None or found.is_now(head.headers, is_alone):
+        elif found.is_now(head.headers, is_alone):
             self._send(request_id, found.now(body, head.headers), reply_at)
             server.poll.answered(self._loop)
         else:

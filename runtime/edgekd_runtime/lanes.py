@@ -133,10 +133,7 @@ class Handler:
         """The answer, given here."""
         start = time.perf_counter()
         if self._deadline_ms is None and DEADLINE_HEADER not in headers:
-            reply = self._post(body, headers)
-            if self._meter is not None:
-                self._meter.count(reply.status, time.perf_counter() - start)
-            return reply
+            return self._counted(self._post(body, headers), start)
         try:
             limit_s = self._limit_s(headers)
         except InputError as fault:

@@ -3,7 +3,7 @@
 All in one process: no other is woken, and no core has to wake up, so that it tells more of the code, and less of the
 machine, than the latency of a client. A socket is written to, the server's connection reads and answers, and the answer
 is read; only the middle is timed. The bare call between the same two system calls is taken off. The model runs each
-time: it leaves the caches cold, and Python's steps take two to three times of what they take in a loop without it.
+time: it leaves the caches cold, and Python's steps take about twice as long as in a loop without it.
 
 ``--against FOLDER`` does the same with the runtime of another checkout, in turn with this one's.
 """

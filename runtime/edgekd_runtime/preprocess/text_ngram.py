@@ -131,9 +131,11 @@ class TextNgram:
             starts = range(min(len(words) - n + 1, most - len(found)))
             found += [1 + crc32(b" ".join(words[i : i + n])) % buckets for i in starts]
         low, high = self.char_ngrams
+        if not high or len(found) >= most:
+            return found
         # Not of Han and kana: there words 1-2 are characters 1-2 already, and longer ones only dilute them.
         spaced = cjk_run.sub(" ", text)
-        if high and len(found) < most and any(map(str.isalnum, spaced)):
+        if any(map(str.isalnum, spaced)):
             joined = f"<{' '.join(spaced.split())}>"
             data = _encoded(joined)
             ends = _ends(joined, data)

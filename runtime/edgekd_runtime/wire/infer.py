@@ -27,7 +27,8 @@ from edgekd_runtime.wire.tensors import Tensor
 
 OUTPUT_DATATYPES = ("FP16", "FP32")
 
-_REMEMBERED_BYTES = 2048
+MAX_REMEMBERED_BYTES = 2048
+"""Of a JSON head."""
 
 
 class Wanted(NamedTuple):
@@ -65,7 +66,7 @@ def parse(body: Body, engine: Engine, head_length: str | None = None) -> InferRe
     ``head_length``: what the header ``Inference-Header-Content-Length`` said; 0: no JSON, the one input as it is.
     """
     if head_length is None:
-        return _read(parse_head(body), memoryview(b""), engine)
+        return _read(_parse_head(body), memoryview(b""), engine)
     length = length_of(head_length)
     if length > len(body):
         raise InputError(f"Inference-Header-Content-Length says {length}, the body has only {len(body)} bytes")
@@ -73,7 +74,7 @@ def parse(body: Body, engine: Engine, head_length: str | None = None) -> InferRe
         return _raw_body(body, engine)
     head = bytes(body[:length])
     # A client says the same head every time, and parsing it costs as much as a small model.
-    parsed = _remembered(head) if length <= _REMEMBERED_BYTES else parse_head(head)
+    parsed = remembered(head) if length <= MAX_REMEMBERED_BYTES else _parse_head(head)
     return _read(parsed, memoryview(body)[length:], engine)
 
 
@@ -85,8 +86,7 @@ def length_of(head_length: str) -> int:
     return int(head_length)
 
 
-def parse_head(head: Body, loads: Callable[[bytes], Any] = jsontext.loads) -> Head:
-    """The JSON of a request, or all of it where no tensors follow. Raises ``InputError``."""
+def _parse_head(head: Body, loads: Callable[[bytes], Any] = jsontext.loads) -> Head:
     request = jsonbody.parse(head, loads)
     identity = request.get("id")
     if identity is not None and not isinstance(identity, str):
@@ -100,7 +100,8 @@ def parse_head(head: Body, loads: Callable[[bytes], Any] = jsontext.loads) -> He
     return Head(identity, parsed, size, _wanted(request.get("outputs"), binary), binary)
 
 
-_remembered = lru_cache(maxsize=256)(partial(parse_head, loads=jsontext.loads_once))
+remembered = lru_cache(maxsize=256)(partial(_parse_head, loads=jsontext.loads_once))
+"""The JSON of a request, of at most ``MAX_REMEMBERED_BYTES``. Raises ``InputError``."""
 
 
 def _read(head: Head, binary: memoryview, engine: Engine) -> InferRequest:

@@ -2,8 +2,8 @@
 
 Programs send such requests one after the other, all with the same JSON. What that comes to on a model is worked out
 once and remembered by its bytes. Few steps are left then, which counts: after each run of a model the caches are cold,
-and a step in Python takes two to three times of what it takes in a loop. What is not plain is left to :mod:`infer`, and
-so is every fault in the JSON.
+and a step in Python takes about twice as long as in a loop. What is not plain is left to :mod:`infer`, and so is every
+fault in the JSON.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgekd_runtime import jsontext
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.errors import InputError
 from edgekd_runtime.reply import Body, Reply
@@ -25,7 +24,7 @@ from edgekd_runtime.wire.datatypes import BYTES, DTYPES
 from edgekd_runtime.wire.raw import TEXT, decoded
 from edgekd_runtime.wire.tensors import Tensor
 
-_MAX_HEADS, _MAX_HEAD_BYTES = 256, 2048
+_MAX_HEADS = 256
 _ARRAYS = DTYPES.keys() - {"BOOL", "FP16"}  # of the others values must be looked at, or made wider
 _Read = Callable[[memoryview], npt.NDArray[Any]]
 """The bytes behind the JSON → the model's one input as stored, one row. Raises ``InputError``."""
@@ -44,7 +43,7 @@ class PlainRequests:
     def answer(self, body: Body, head_length: str) -> Reply | None:
         """None for what is not plain. Raises ``InputError``."""
         length = infer.length_of(head_length)
-        if length > _MAX_HEAD_BYTES:
+        if length > infer.MAX_REMEMBERED_BYTES:
             return None
         head = bytes(body[:length])
         size, read = self._known.get(head) or self._meet(head)
@@ -55,7 +54,7 @@ class PlainRequests:
     def _meet(self, raw: bytes) -> _Known:
         known: _Known = 0, None
         try:
-            head = infer.parse_head(raw, jsontext.loads_once)
+            head = infer.remembered(raw)
             known = head.size, self._reader(head)
         except InputError:  # which infer tells
             pass

@@ -14,7 +14,7 @@ from edgekd_runtime import jsontext
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.errors import InputError
 from edgekd_runtime.reply import Reply
-from edgekd_runtime.wire import infer, plain
+from edgekd_runtime.wire import infer
 from edgekd_runtime.wire.answers import InferWriter, reply
 from edgekd_runtime.wire.datatypes import BINARY_HEADER, pack_bytes
 from edgekd_runtime.wire.plain import PlainRequests
@@ -122,7 +122,7 @@ def test_heads_that_never_come_again_take_no_memory(dense: Engine) -> None:
         assert requests.answer(*of_x(more=k)) is not None
         assert requests.answer(*of_x(more=str(k) * 3000)) is None
     assert len(requests._known) <= 256
-    assert max(map(len, requests._known)) <= plain._MAX_HEAD_BYTES
+    assert max(map(len, requests._known)) <= infer.MAX_REMEMBERED_BYTES
 
 
 def test_a_binary_client_does_not_bring_orjson(dense: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
