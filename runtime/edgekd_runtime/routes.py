@@ -82,7 +82,7 @@ class Limits:
     queue: int = 64
     deadline_ms: float | None = None
     inline_us: float = 300.0
-    alone_us: float = 5000.0
+    alone_us: float = 10_000.0
 
 
 class Site:
