@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from edgekd import scope
-from edgekd.culprits import find_culprits
+from edgekd.culprits import Culprit, find_culprits
 from edgekd.errors import UsageError
-from edgekd.flips import find_flips
+from edgekd.flips import Flips, find_flips
 from edgekd.gate import judge
 from edgekd.inputs import Inputs, count, golden_files, take
-from edgekd.ladder import PRECISIONS, Candidate, Ladder, full_integer, settle
-from edgekd.layers import layer_errors, some_rows
-from edgekd.metrics import score
+from edgekd.ladder import PRECISIONS, Attempt, Candidate, Ladder, full_integer, settle
+from edgekd.layers import LayerError, layer_errors, some_rows
+from edgekd.metrics import Score, score
 from edgekd.opening import Opening, open_source, open_teacher
 from edgekd.options import ConvertOptions
 from edgekd.quantising import describe_quantising, quantise, quantize_options
@@ -26,9 +26,9 @@ from edgekd.report import SCHEMA_VERSION
 from edgekd.report.describe import describe_origin, describe_samples, describe_source, describe_stages
 from edgekd.report.page import render
 from edgekd.report.read import PAGE, RANGES, REPORT
-from edgekd.shrink import decide, shrink
+from edgekd.shrink import Snapshot, decide, shrink
 from edgekd.stages import Stages
-from edgekd.verify import open_graph, run_graph, side_by_side
+from edgekd.verify import Run, open_graph, run_graph, side_by_side
 from edgekd.versions import machine, versions
 from edgekd_converters.ends import input_grids, with_float_ends
 from edgekd_converters.graph import Graph
@@ -53,6 +53,24 @@ class ConvertResult:
     report: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class _Conversion:
+    """What it has come to. ``runs`` and ``scores`` are of every snapshot in ``made``, then of ``result``."""
+
+    source: Opening
+    made: list[Snapshot]
+    quantised: Quantized
+    layers: list[LayerError]
+    culprits: list[Culprit]
+    result: Candidate
+    tried: list[Attempt]
+    runs: list[Run]
+    scores: list[Score]
+    flips: Flips | None
+    kind: Scores
+    bounds: scope.ScopeBounds | None
+
+
 def convert(options: ConvertOptions, stages: Stages | None = None) -> ConvertResult:
     """Student → verified full-integer bundle in ``options.output``. Nothing is written unless all of it succeeds.
 
@@ -62,26 +80,36 @@ def convert(options: ConvertOptions, stages: Stages | None = None) -> ConvertRes
     name = options.model_name()
     how = quantize_options(options, stages)
     source = open_source(options, stages)
-    student, data = source.student, source.data
-    teacher = open_teacher(options, student, source.graph, stages)
-    made = shrink(source.graph, teacher, data, options, stages)
-    made_int8 = quantise(made[-1].graph, teacher, data, how, stages)
-    float_graph, int8_graph = made_int8.float_graph, made_int8.int8_graph
-    float_ends = options.io == "float32"
-    if float_ends:
-        int8_graph = with_float_ends(int8_graph)
+    teacher = open_teacher(options, source.student, source.graph, stages)
+    made = shrink(source.graph, teacher, source.data, options, stages)
+    quantised = quantise(made[-1].graph, teacher, source.data, how, stages)
+    done = _judge(options, source, made, quantised, stages)
+    with stages.stage("package"):
+        bundle = _bundle(options, name, done)
+        report = _report(options, bundle, done, stages)
+        path = _write(options.output, quantised, report, bundle)
+    return ConvertResult(options.output, path, report)
+
+
+def _judge(
+    options: ConvertOptions, source: Opening, made: list[Snapshot], quantised: Quantized, stages: Stages
+) -> _Conversion:
+    """Verify → layers → gate, with what stands in for int8 where that does not pass. Raises ``GateError``."""
+    data, float_ends = source.data, options.io == "float32"
+    int8_graph = with_float_ends(quantised.int8_graph) if float_ends else quantised.int8_graph
     with stages.stage("verify"):
-        runs = side_by_side([*(step.graph for step in made[:-1]), float_graph, int8_graph], data.judged)
+        floats = [*(step.graph for step in made[:-1]), quantised.float_graph]
+        runs = side_by_side([*floats, int8_graph], data.judged)
         scores = [score(run.outputs, data.truth, runs[0].outputs) for run in runs]
     with stages.stage("look into layers") as step:
-        unrounded, adjusted = made_int8.unrounded, made_int8.adjusted
+        unrounded, adjusted = quantised.unrounded, quantised.adjusted
         layers = layer_errors(unrounded, int8_graph, some_rows(data.judged, unrounded))
         culprits = find_culprits(unrounded, int8_graph, data.judged, layers, step.advance)
     with stages.stage("gate") as step:
         verdict = judge(options.metric, options.max_drop, scores)
         ladder = Ladder(
             graphs=[adjusted, unrounded] if adjusted is not unrounded else [unrounded],
-            ranges=made_int8.ranges,
+            ranges=quantised.ranges,
             culprits=culprits,
             columns=data.judged,
             truth=data.truth,
@@ -96,52 +124,54 @@ def convert(options: ConvertOptions, stages: Stages | None = None) -> ConvertRes
             int8, ladder, fallback=options.allow_fallback, shrunk=len(scores) > 2, advance=step.advance
         )
         runs[-1], scores[-1] = result.run, result.score
-        quantised = score(result.run.outputs, data.truth, runs[-2].outputs)
         flips = None
-        if quantised.agreement is not None:
+        if result.score.agreement is not None:  # a classifier
             before, after = (run.outputs.argmax(1) for run in runs[-2:])
             flips = find_flips(before, after, data.targets, source.labels)
         foreign = None if data.out_of_scope is None else run_graph(result.graph, data.out_of_scope)
         kind = scope.kind_of(runs[-2].outputs)
         bounds = None if data.targets is None else scope.measure(result.run.outputs, foreign, kind)
-    with stages.stage("package"):
-        bundle = _bundle(options, name, source, result, kind, bounds)
-        report = {
-            "edgekd": "conversion",
-            "schema_version": SCHEMA_VERSION,
-            "name": bundle.name,
-            "precision": bundle.precision,
-            "precision_note": bundle.precision_note,
-            "io": options.io,
-            "source": describe_source(source),
-            "samples": describe_samples(source),
-            "bytes": {"float": len(float_graph.content), "int8": len(result.graph.content)},
-            "integer_op_fraction": integer_fraction(result.graph),
-            "ops": [op.name for op in result.graph.ops],
-            "accuracy": None if data.targets is None else {"float": scores[-2].accuracy, "int8": scores[-1].accuracy},
-            "invoke_us": {"float": runs[-2].invoke_us, "int8": runs[-1].invoke_us},
-            "agreement": quantised.agreement,
-            "relative_rmse": quantised.relative_rmse,
-            "judged_on": {"file": "samples" if data.evaluation is None else "eval", "rows": count(data.judged)},
-            "calibration_samples": count(data.samples),
-            "stages": describe_stages(made, result, scores, [run.invoke_us for run in runs]),
-            "quantising": describe_quantising(made_int8),
-            "flips": flips.to_dict(source.labels) if flips else None,
-            "worst_layer": layers[0].to_dict(),
-            "layers": [layer.to_dict() for layer in layers],
-            "culprits": [culprit.to_dict() for culprit in culprits],
-            "out_of_scope": bounds.to_dict() if bounds else None,
-            "gate": {**result.verdict.to_dict(), "fallbacks": [one.to_dict() for one in tried]},
-            "command": list(options.command),
-            "distilled": describe_origin(student, data.files),
-            "seed": options.seed,
-            "files": data.files,
-            "seconds": dict(stages.seconds),
-            "versions": versions(),
-            "machine": machine(),
-        }
-        path = _write(options.output, made_int8, report, bundle)
-    return ConvertResult(options.output, path, report)
+    return _Conversion(source, made, quantised, layers, culprits, result, tried, runs, scores, flips, kind, bounds)
+
+
+def _report(options: ConvertOptions, bundle: Bundle, done: _Conversion, stages: Stages) -> dict[str, Any]:
+    source, result, runs, scores = done.source, done.result, done.runs, done.scores
+    data = source.data
+    of_float = score(result.run.outputs, data.truth, runs[-2].outputs)
+    return {
+        "edgekd": "conversion",
+        "schema_version": SCHEMA_VERSION,
+        "name": bundle.name,
+        "precision": bundle.precision,
+        "precision_note": bundle.precision_note,
+        "io": options.io,
+        "source": describe_source(source),
+        "samples": describe_samples(source),
+        "bytes": {"float": len(done.quantised.float_graph.content), "int8": len(result.graph.content)},
+        "integer_op_fraction": integer_fraction(result.graph),
+        "ops": [op.name for op in result.graph.ops],
+        "accuracy": None if data.targets is None else {"float": scores[-2].accuracy, "int8": scores[-1].accuracy},
+        "invoke_us": {"float": runs[-2].invoke_us, "int8": runs[-1].invoke_us},
+        "agreement": of_float.agreement,
+        "relative_rmse": of_float.relative_rmse,
+        "judged_on": {"file": "samples" if data.evaluation is None else "eval", "rows": count(data.judged)},
+        "calibration_samples": count(data.samples),
+        "stages": describe_stages(done.made, result, scores, [run.invoke_us for run in runs]),
+        "quantising": describe_quantising(done.quantised),
+        "flips": done.flips.to_dict(source.labels) if done.flips else None,
+        "worst_layer": done.layers[0].to_dict(),
+        "layers": [layer.to_dict() for layer in done.layers],
+        "culprits": [culprit.to_dict() for culprit in done.culprits],
+        "out_of_scope": done.bounds.to_dict() if done.bounds else None,
+        "gate": {**result.verdict.to_dict(), "fallbacks": [one.to_dict() for one in done.tried]},
+        "command": list(options.command),
+        "distilled": describe_origin(source.student, data.files),
+        "seed": options.seed,
+        "files": data.files,
+        "seconds": dict(stages.seconds),
+        "versions": versions(),
+        "machine": machine(),
+    }
 
 
 def plan(options: ConvertOptions, prune: PruneOptions, stages: Stages | None = None) -> PrunePlan:
@@ -154,14 +184,8 @@ def plan(options: ConvertOptions, prune: PruneOptions, stages: Stages | None = N
         return plan_pruning(source.graph, source.data.samples, cut, step.advance)
 
 
-def _bundle(
-    options: ConvertOptions,
-    name: str,
-    source: Opening,
-    result: Candidate,
-    kind: Scores,
-    bounds: scope.ScopeBounds | None,
-) -> Bundle:
+def _bundle(options: ConvertOptions, name: str, done: _Conversion) -> Bundle:
+    source, result = done.source, done.result
     return Bundle(
         name=name,
         version=options.version,
@@ -171,10 +195,10 @@ def _bundle(
         grids={name: (grid.scale, grid.zero_point) for name, grid in input_grids(result.graph).items()},
         inputs=result.graph.signature.inputs,
         outputs=result.graph.signature.outputs,
-        scores=kind,
+        scores=done.kind,
         labels=source.labels,
         preprocess=source.student.preprocess,
-        threshold=bounds.threshold if bounds else None,
+        threshold=done.bounds.threshold if done.bounds else None,
         answers=source.data.answers,
         golden=_golden(result.graph, source.data),
         created_by=f"edgekd {versions()['edgekd']}",
