@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
 from io import BytesIO
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -30,187 +31,200 @@ _MAX_HEADS, _MAX_HEAD_BYTES = 256, 2048
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
-def direct_protocol(
-    site: Site, guards: Sequence[Guard], max_body_bytes: int, poll: BusyPoll
-) -> type[HttpToolsProtocol]:
+def direct_protocol(site: Site, guards: Sequence[Guard], max_body_bytes: int, poll: BusyPoll) -> type[DirectProtocol]:
     """uvicorn's protocol class, answering the POSTs of ``site`` directly."""
-    heads: dict[bytes, _Known] = {}
+    return type("DirectProtocol", (DirectProtocol,), {"shared": _Shared(site, guards, max_body_bytes, poll)})
 
-    class DirectProtocol(HttpToolsProtocol):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self._answer: Handler | None = None
-            self._path = ""
-            self._headers: dict[str, str] = {}
-            self._length = -1
-            self._body = BytesIO()  # as much as has come of it
-            self._known: _Known | None = None  # whose body is coming
-            self._between = True  # two messages, so that the next byte begins a head
-            self._begun = 0  # messages that httptools has seen
-            self._hung_up = False  # but what still comes is read
 
-        def unfinished(self) -> object:
-            """What stands for the request that has begun to arrive; None between two requests."""
-            return None if self._between else self._begun
+@dataclass(frozen=True)
+class _Shared:
+    """What all connections have in common."""
 
-        def data_received(self, data: bytes) -> None:
-            if self._hung_up:
-                return
-            poll.asked()
-            if self._known is not None:
-                self._takes_more(self._known, data)
-                return
-            began = self._between
-            head, body = _split(data) if began else (b"", b"")
-            known = heads.get(head) if began else None
-            if known is not None and self._idle() and self._takes(known, body):
-                return
-            self._length = -1
-            super().data_received(data)
-            one_request = began and self._between and self._length == len(body)
-            if one_request and self._answer and len(heads) < _MAX_HEADS and len(head) <= _MAX_HEAD_BYTES:
-                heads[head] = _Known(self._path, self._headers, self._length)
-            if self._between:
-                self._answer = None  # or an idle connection would keep a model that is served no longer
+    site: Site
+    guards: Sequence[Guard]
+    max_body_bytes: int
+    poll: BusyPoll
+    heads: dict[bytes, _Known] = field(default_factory=dict)
 
-        def _takes(self, known: _Known, body: Body) -> bool:
-            """Of a request whose head is known, what has come of its body; False where httptools must look at it."""
-            missing = known.length - len(body)
-            if missing < 0:
-                return False
-            if missing:
-                self._known, self._body = known, BytesIO()
-                self._body.write(body)
-                self._between = False
-                self._begun += 1
-                self._unset_keepalive_if_required()
-            if guards and (refused := self._refusal(known.path, known.headers)):
-                self._write(refused, keep_alive=not missing)
-            elif not missing:
-                self._ask(known, body)
-            return True
 
-        def _takes_more(self, known: _Known, data: bytes) -> None:
-            """The rest of that body, or a part of it; what follows is the next request."""
-            missing = known.length - self._body.tell()
-            self._body.write(data if len(data) <= missing else data[:missing])
-            if len(data) < missing:
-                return
-            self._known, self._between = None, True
-            self._ask(known, self._whole_body())
-            if len(data) > missing:
-                self.data_received(data[missing:])
+class DirectProtocol(HttpToolsProtocol):
+    """One connection. uvicorn gives a protocol nothing of ours, so that ``shared`` is an attribute of the class."""
 
-        def _whole_body(self) -> bytes:
-            body, self._body = self._body, BytesIO()
-            return body.getvalue()
+    shared: ClassVar[_Shared]
 
-        def _ask(self, known: _Known, body: Body) -> None:
-            found = site.find("POST", known.path)
-            if isinstance(found, Reply):
-                self._write(found, keep_alive=True)
-            else:
-                self._run(found, known.headers, body, keep_alive=True)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._answer: Handler | None = None
+        self._path = ""
+        self._headers: dict[str, str] = {}
+        self._length = -1
+        self._body = BytesIO()  # as much as has come of it
+        self._known: _Known | None = None  # whose body is coming
+        self._between = True  # two messages, so that the next byte begins a head
+        self._begun = 0  # messages that httptools has seen
+        self._hung_up = False  # but what still comes is read
 
-        def _run(self, handler: Handler, headers: dict[str, str], body: Body, *, keep_alive: bool) -> None:
-            if handler.is_now(headers, site.company.asked(self)):
-                self._write(handler.now(body, headers), keep_alive=keep_alive)
-                poll.answered(self.loop)
-                return
-            # To uvicorn a request that is being answered: what follows waits for it, and so does the end of the server.
-            pending = _Pending(keep_alive)
-            self.cycle = pending  # type: ignore[assignment]
-            handler.later(bytes(body), headers, self.loop, lambda reply: self._finish(pending, reply))
+    def unfinished(self) -> object:
+        """What stands for the request that has begun to arrive; None between two requests."""
+        return None if self._between else self._begun
 
-        def _finish(self, pending: _Pending, reply: Reply) -> None:
-            pending.response_complete = True
-            if not self.transport.is_closing():
-                self._write(reply, keep_alive=pending.keep_alive)
+    def data_received(self, data: bytes) -> None:
+        if self._hung_up:
+            return
+        self.shared.poll.asked()
+        if self._known is not None:
+            self._takes_more(self._known, data)
+            return
+        began = self._between
+        head, body = _split(data) if began else (b"", b"")
+        known = self.shared.heads.get(head) if began else None
+        if known is not None and self._idle() and self._takes(known, body):
+            return
+        self._length = -1
+        super().data_received(data)
+        one_request = began and self._between and self._length == len(body)
+        heads = self.shared.heads
+        if one_request and self._answer and len(heads) < _MAX_HEADS and len(head) <= _MAX_HEAD_BYTES:
+            heads[head] = _Known(self._path, self._headers, self._length)
+        if self._between:
+            self._answer = None  # or an idle connection would keep a model that is served no longer
 
-        def _refusal(self, path: str, headers: dict[str, str]) -> Reply | None:
-            return refusal(guards, headers, path, client_of(self.client, self.server))
-
-        def on_message_begin(self) -> None:
+    def _takes(self, known: _Known, body: Body) -> bool:
+        """Of a request whose head is known, what has come of its body; False where httptools must look at it."""
+        missing = known.length - len(body)
+        if missing < 0:
+            return False
+        if missing:
+            self._known, self._body = known, BytesIO()
+            self._body.write(body)
             self._between = False
             self._begun += 1
-            # uvicorn's part of it, the ASGI scope, waits until it is known that ASGI answers.
-            self.url = b""
-            self.headers = []
-            self.expect_100_continue = False
+            self._unset_keepalive_if_required()
+        if self.shared.guards and (refused := self._refusal(known.path, known.headers)):
+            self._write(refused, keep_alive=not missing)
+        elif not missing:
+            self._ask(known, body)
+        return True
 
-        def on_headers_complete(self) -> None:
-            self._path = self.url.decode("latin-1")
-            found = site.find("POST", self._path) if self._may_answer() else None
-            if found is None or isinstance(found, Reply):
-                self._answer = None
-                self._hand_over()
-                return
-            self._headers = headers_of(self.headers)
-            self._body = BytesIO()
-            self._answer = found
-            if refused := self._refusal(self._path, self._headers):
-                self._write(refused, keep_alive=False)
-                return
-            declared = int(self._headers.get("content-length", "0"))  # httptools has refused what is not a number
-            if declared > max_body_bytes:
-                self._write(too_large(max_body_bytes), keep_alive=False)
+    def _takes_more(self, known: _Known, data: bytes) -> None:
+        """The rest of that body, or a part of it; what follows is the next request."""
+        missing = known.length - self._body.tell()
+        self._body.write(data if len(data) <= missing else data[:missing])
+        if len(data) < missing:
+            return
+        self._known, self._between = None, True
+        self._ask(known, self._whole_body())
+        if len(data) > missing:
+            self.data_received(data[missing:])
 
-        def on_body(self, body: bytes) -> None:
-            if self._answer is None:
-                super().on_body(body)
-            elif self._body.tell() + len(body) <= max_body_bytes:
-                self._body.write(body)
-            elif not self._hung_up:
-                self._write(too_large(max_body_bytes), keep_alive=False)
+    def _whole_body(self) -> bytes:
+        body, self._body = self._body, BytesIO()
+        return body.getvalue()
 
-        def on_message_complete(self) -> None:
-            self._between = True
-            if self._answer is None:
-                super().on_message_complete()
-            elif self._hung_up:
-                self.transport.close()
-            elif not self.transport.is_closing():
-                keep_alive = self.parser.should_keep_alive()
-                body = self._whole_body()
-                self._length = len(body) if keep_alive else -1
-                self._run(self._answer, self._headers, body, keep_alive=keep_alive)
+    def _ask(self, known: _Known, body: Body) -> None:
+        found = self.shared.site.find("POST", known.path)
+        if isinstance(found, Reply):
+            self._write(found, keep_alive=True)
+        else:
+            self._run(found, known.headers, body, keep_alive=True)
 
-        def _hand_over(self) -> None:
-            """Give uvicorn the request as if it had seen it from the start."""
-            url, headers, expects = self.url, self.headers, self.expect_100_continue
-            super().on_message_begin()
-            self.url, self.expect_100_continue = url, expects
-            self.headers += headers
-            super().on_headers_complete()
-            self.cycle.send = partial(_send_if_there, self.cycle, self.cycle.send)  # type: ignore[method-assign]
+    def _run(self, handler: Handler, headers: dict[str, str], body: Body, *, keep_alive: bool) -> None:
+        if handler.is_now(headers, self.shared.site.company.asked(self)):
+            self._write(handler.now(body, headers), keep_alive=keep_alive)
+            self.shared.poll.answered(self.loop)
+            return
+        # To uvicorn a request that is being answered: what follows waits for it, and so does the end of the server.
+        pending = _Pending(keep_alive)
+        self.cycle = pending  # type: ignore[assignment]
+        handler.later(bytes(body), headers, self.loop, lambda reply: self._finish(pending, reply))
 
-        def _may_answer(self) -> bool:
-            """A plain POST, and nobody waits."""
-            plain = not self.expect_100_continue and not self.parser.should_upgrade()
-            return plain and self.parser.get_method() == b"POST" and self._idle()
+    def _finish(self, pending: _Pending, reply: Reply) -> None:
+        pending.response_complete = True
+        if not self.transport.is_closing():
+            self._write(reply, keep_alive=pending.keep_alive)
 
-        def _idle(self) -> bool:
-            """Nothing of an earlier request is pending, and the client reads its answers."""
-            answered = self.cycle is None or self.cycle.response_complete
-            return answered and not self.flow.write_paused and not self.transport.is_closing()
+    def _refusal(self, path: str, headers: dict[str, str]) -> Reply | None:
+        return refusal(self.shared.guards, headers, path, client_of(self.client, self.server))
 
-        def _write(self, reply: Reply, *, keep_alive: bool) -> None:
-            keep_alive = keep_alive and not site.is_draining
-            self.transport.write(_head(reply, keep_alive) + reply.body)
-            self.on_response_complete()  # uvicorn's: counts the request and arms the keep-alive timer
-            if not keep_alive:
-                self._hang_up()
+    def on_message_begin(self) -> None:
+        self._between = False
+        self._begun += 1
+        # uvicorn's part of it, the ASGI scope, waits until it is known that ASGI answers.
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
 
-        def _hang_up(self) -> None:
-            if self._between:
-                self.transport.close()
-                return
-            self._hung_up = True
-            if self.transport.can_write_eof():
-                self.transport.write_eof()
-            self.loop.call_later(LINGER_S, self.transport.close)
+    def on_headers_complete(self) -> None:
+        self._path = self.url.decode("latin-1")
+        found = self.shared.site.find("POST", self._path) if self._may_answer() else None
+        if found is None or isinstance(found, Reply):
+            self._answer = None
+            self._hand_over()
+            return
+        self._headers = headers_of(self.headers)
+        self._body = BytesIO()
+        self._answer = found
+        if refused := self._refusal(self._path, self._headers):
+            self._write(refused, keep_alive=False)
+            return
+        declared = int(self._headers.get("content-length", "0"))  # httptools has refused what is not a number
+        if declared > self.shared.max_body_bytes:
+            self._write(too_large(self.shared.max_body_bytes), keep_alive=False)
 
-    return DirectProtocol
+    def on_body(self, body: bytes) -> None:
+        if self._answer is None:
+            super().on_body(body)
+        elif self._body.tell() + len(body) <= self.shared.max_body_bytes:
+            self._body.write(body)
+        elif not self._hung_up:
+            self._write(too_large(self.shared.max_body_bytes), keep_alive=False)
+
+    def on_message_complete(self) -> None:
+        self._between = True
+        if self._answer is None:
+            super().on_message_complete()
+        elif self._hung_up:
+            self.transport.close()
+        elif not self.transport.is_closing():
+            keep_alive = self.parser.should_keep_alive()
+            body = self._whole_body()
+            self._length = len(body) if keep_alive else -1
+            self._run(self._answer, self._headers, body, keep_alive=keep_alive)
+
+    def _hand_over(self) -> None:
+        """Give uvicorn the request as if it had seen it from the start."""
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers += headers
+        super().on_headers_complete()
+        self.cycle.send = partial(_send_if_there, self.cycle, self.cycle.send)  # type: ignore[method-assign]
+
+    def _may_answer(self) -> bool:
+        """A plain POST, and nobody waits."""
+        plain = not self.expect_100_continue and not self.parser.should_upgrade()
+        return plain and self.parser.get_method() == b"POST" and self._idle()
+
+    def _idle(self) -> bool:
+        """Nothing of an earlier request is pending, and the client reads its answers."""
+        answered = self.cycle is None or self.cycle.response_complete
+        return answered and not self.flow.write_paused and not self.transport.is_closing()
+
+    def _write(self, reply: Reply, *, keep_alive: bool) -> None:
+        keep_alive = keep_alive and not self.shared.site.is_draining
+        self.transport.write(_head(reply, keep_alive) + reply.body)
+        self.on_response_complete()  # uvicorn's: counts the request and arms the keep-alive timer
+        if not keep_alive:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self._between:
+            self.transport.close()
+            return
+        self._hung_up = True
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(LINGER_S, self.transport.close)
 
 
 async def _send_if_there(cycle: RequestResponseCycle, send: Callable[[Any], Awaitable[None]], message: Any) -> None:
