@@ -76,7 +76,7 @@ AnyRoute = Route | ModelRoute | NameRoute
 class Limits:
     """``queue``: requests that may wait before a model's threads. ``deadline_ms``: when an answer is given up, unless
     the client says less. ``inline_us``: models that answer faster run on the event loop; ``alone_us``: so do those
-    while there is one client, for handing them to a thread costs it more than a hundredth of such an answer.
+    while there is one client, for handing them to a thread costs it 70 µs, and where threads are woken late 400.
     """
 
     queue: int = 64

@@ -83,7 +83,7 @@ def convert(options: ConvertOptions, stages: Stages | None = None) -> ConvertRes
     teacher = open_teacher(options, source.student, source.graph, stages)
     made = shrink(source.graph, teacher, source.data, options, stages)
     quantised = quantise(made[-1].graph, teacher, source.data, how, stages)
-    done = _judge(options, source, made, quantised, stages)
+    done = _examine(options, source, made, quantised, stages)
     with stages.stage("package"):
         bundle = _bundle(options, name, done)
         report = _report(options, bundle, done, stages)
@@ -91,7 +91,7 @@ def convert(options: ConvertOptions, stages: Stages | None = None) -> ConvertRes
     return ConvertResult(options.output, path, report)
 
 
-def _judge(
+def _examine(
     options: ConvertOptions, source: Opening, made: list[Snapshot], quantised: Quantized, stages: Stages
 ) -> _Conversion:
     """Verify → layers → gate, with what stands in for int8 where that does not pass. Raises ``GateError``."""
@@ -137,7 +137,7 @@ def _judge(
 def _report(options: ConvertOptions, bundle: Bundle, done: _Conversion, stages: Stages) -> dict[str, Any]:
     source, result, runs, scores = done.source, done.result, done.runs, done.scores
     data = source.data
-    of_float = score(result.run.outputs, data.truth, runs[-2].outputs)
+    against_float = score(result.run.outputs, data.truth, runs[-2].outputs)
     return {
         "edgekd": "conversion",
         "schema_version": SCHEMA_VERSION,
@@ -152,8 +152,8 @@ def _report(options: ConvertOptions, bundle: Bundle, done: _Conversion, stages: 
         "ops": [op.name for op in result.graph.ops],
         "accuracy": None if data.targets is None else {"float": scores[-2].accuracy, "int8": scores[-1].accuracy},
         "invoke_us": {"float": runs[-2].invoke_us, "int8": runs[-1].invoke_us},
-        "agreement": of_float.agreement,
-        "relative_rmse": of_float.relative_rmse,
+        "agreement": against_float.agreement,
+        "relative_rmse": against_float.relative_rmse,
         "judged_on": {"file": "samples" if data.evaluation is None else "eval", "rows": count(data.judged)},
         "calibration_samples": count(data.samples),
         "stages": describe_stages(done.made, result, scores, [run.invoke_us for run in runs]),
