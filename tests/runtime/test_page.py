@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -59,7 +60,7 @@ def test_both_languages_say_the_same_things() -> None:
     english, chinese = (re.findall(r"(\w+): \"", part) for part in words.split("zh: {"))
     assert english == chinese
     asked = re.findall(r'data-word="(\w+)"', page._read("index.html"))
-    asked += re.findall(r'word\("(\w+)"', page._read("app.js") + page._read("charts.js"))
+    asked += re.findall(r'word\("(\w+)"', "".join(map(page._read, page._SCRIPTS)))
     assert set(asked) <= set(english)
 
 
@@ -161,19 +162,19 @@ def test_enter_asks_and_an_example_too(browser: Chromium, bundle: Bundle, engine
     choose(browser, bundle.name)
     example = browser.value("document.querySelector('#examples button').textContent")
     browser.value("document.querySelector('#examples button').click()")
-    browser.until("byId('best').textContent && !byId('send').disabled")
+    browser.until("byId('best').textContent && !trying.stop")
     assert browser.value("byId('text').value") == example
     browser.value(f"byId('text').value = {TEXT!r}")
     browser.value("byId('text').dispatchEvent(new KeyboardEvent('keydown', { key: 'Enter', cancelable: true }))")
-    browser.until(f"byId('best').textContent === {engine.classify(TEXT).label!r} && !byId('send').disabled")
+    browser.until(f"byId('best').textContent === {engine.classify(TEXT).label!r} && !trying.stop")
 
 
 @needs_chromium
 def test_out_of_scope(browser: Chromium) -> None:
     choose(browser, "strict")
     browser.value("byId('text').value = 'hello'; ask()")
-    assert browser.value("byId('scope').textContent") == "out of scope"
-    assert browser.value("byId('scope').className") == "badge out"
+    assert browser.value("byId('best').textContent") == "Out of scope"
+    assert browser.value("byId('scope').hidden") is True
     assert browser.value("byId('answers').children.length") == 0
 
 
@@ -196,14 +197,14 @@ def test_a_sound_from_a_file_and_from_the_microphone(browser: Chromium) -> None:
     choose(browser, "ear")
     give(browser, "ear.wav", "audio/wav", files.sound(np.zeros(100, np.int16)))
     assert browser.until("!byId('result').hidden && byId('best').textContent") in LABELS
-    browser.value("seen.result = null; byId('record').click()")
+    browser.value("trying.result = null; byId('record').click()")
     browser.until("byId('record').getAttribute('aria-pressed') === 'true'")
     browser.value("new Promise((done) => setTimeout(done, 300))")
     browser.value("byId('record').click()")
-    assert browser.until("seen.result && seen.result.label") in LABELS
-    head = browser.value("seen.file.slice(0, 12).text()")
+    assert browser.until("trying.result && trying.result.label") in LABELS
+    head = browser.value("trying.file.slice(0, 12).text()")
     assert (head[:4], head[8:]) == ("RIFF", "WAVE")
-    assert browser.value("seen.file.size") > 44 + 2 * 2000
+    assert browser.value("trying.file.size") > 44 + 2 * 2000
 
 
 @needs_chromium
@@ -212,8 +213,8 @@ def test_tensors(browser: Chromium) -> None:
     asked = json.loads(browser.value("byId('text').value"))
     assert asked["inputs"][0]["shape"] == [1, 4]
     browser.value("ask()")
-    outputs = json.loads(browser.until("!byId('tensors').hidden && byId('tensors').textContent"))
-    assert outputs[0]["shape"] == [1, 3]
+    output = json.loads(browser.until("!byId('tensors').hidden && byId('tensors').textContent"))
+    assert output["shape"] == [1, 3]
     browser.value("byId('text').value = '{'; ask()")
     assert "not JSON" in browser.value("byId('problem').textContent")
     browser.complaints.clear()
@@ -273,6 +274,11 @@ def test_it_asks_for_the_token(bundles: list[Path], engine: Engine, tmp_path: Pa
     try:
         browser.open(f"http://localhost:{server.port}/")
         browser.until("document.readyState === 'complete' && !byId('token-form').hidden")
+        assert browser.value("[seen.state, byId('token-problem').hidden]") == ["locked", True]
+        for wrong in "wrong-horse-battery-staple", "令牌令牌令牌令牌令牌令牌":
+            browser.value(f"byId('token').value = {wrong!r}; byId('token-form').requestSubmit()")
+            browser.until("!byId('token-problem').hidden")
+            browser.value("byId('token-problem').hidden = true")
         assert browser.value("document.documentElement.lang") == "zh-CN"
         browser.value(f"byId('token').value = {TOKEN!r}; byId('token-form').requestSubmit()")
         browser.until("!byId('content').hidden && byId('token-form').hidden")
@@ -282,3 +288,159 @@ def test_it_asks_for_the_token(bundles: list[Path], engine: Engine, tmp_path: Pa
         browser.close()
         assert server.stop() == 0
     assert TOKEN not in (tmp_path / "log").read_text()
+
+
+# --- what goes wrong, and what comes in between ---
+
+
+@needs_chromium
+def test_an_answer_or_a_problem_never_both(browser: Chromium, bundle: Bundle) -> None:
+    choose(browser, bundle.name)
+    browser.value(f"byId('text').value = {TEXT!r}; ask()")
+    assert browser.value("byId('result').hidden") is False
+    browser.value("byId('text').value = '...'; ask()")
+    browser.value("byId('language').click()")
+    assert browser.value("[byId('result').hidden, byId('problem').hidden, byId('took').textContent]") == [
+        True,
+        False,
+        "",
+    ]
+    browser.value("byId('language').click()")
+    browser.complaints.clear()
+
+
+@needs_chromium
+def test_what_is_asked_last_counts(browser: Chromium, bundle: Bundle, engine: Engine) -> None:
+    """An answer that comes late is not shown under another text or model."""
+    choose(browser, bundle.name)
+    browser.value(
+        """(() => {
+            window.fetched = fetch; window.late = 400;
+            window.fetch = (...asked) => new Promise((done) => setTimeout(done, asked[0].startsWith("/v") ? late : 0))
+                .then(() => fetched(...asked));
+        })()"""
+    )
+    browser.value(f"byId('text').value = 'hello'; ask(); late = 0; byId('text').value = {TEXT!r}; ask()")
+    browser.value("new Promise((done) => setTimeout(done, 600))")
+    assert browser.value("byId('best').textContent") == engine.classify(TEXT).label
+    browser.value("late = 400; ask(); 0")
+    assert browser.value("byId('send').textContent") == "Asking…"
+    choose(browser, "numbers")
+    browser.value("new Promise((done) => setTimeout(done, 600))")
+    assert browser.value("[byId('result').hidden, byId('send').textContent]") == [True, "Ask"]
+    browser.value("window.fetch = fetched")
+
+
+@needs_chromium
+def test_enter_that_chooses_a_chinese_word_does_not_ask(browser: Chromium, bundle: Bundle) -> None:
+    choose(browser, bundle.name)
+    pressed = "new KeyboardEvent('keydown', { key: 'Enter', isComposing: true, cancelable: true })"
+    assert browser.value(f"byId('text').value = 'nihao'; byId('text').dispatchEvent({pressed}) && !trying.stop") is True
+
+
+@needs_chromium
+def test_the_microphone_is_never_left_open(browser: Chromium) -> None:
+    browser.value(
+        """(() => {
+            const given = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+            window.streams = [];
+            navigator.mediaDevices.getUserMedia = async (wanted) => {
+                streams.push(await given(wanted));
+                return streams.at(-1);
+            };
+        })()"""
+    )
+    ended = "streams.every((one) => one.getTracks().every((track) => track.readyState === 'ended'))"
+    choose(browser, "ear")
+    browser.value("byId('record').click(); byId('record').click()")  # twice, before it has begun
+    browser.until("typeof trying.recording === 'function'")
+    browser.value("new Promise((done) => setTimeout(done, 300))")  # a sound too short cannot be decoded
+    browser.value("byId('record').click()")
+    browser.until(f"trying.result && streams.length === 1 && {ended}")
+    browser.value("byId('record').click()")
+    browser.until("typeof trying.recording === 'function'")
+    choose(browser, "eye")
+    browser.until(f"streams.length === 2 && {ended}")
+    choose(browser, "ear")
+    browser.value("byId('record').click()")
+    choose(browser, "eye")  # before the microphone is there
+    browser.until(f"streams.length === 3 && {ended}")
+    assert browser.value("trying.recording") is None
+
+
+@needs_chromium
+def test_the_same_file_again(browser: Chromium) -> None:
+    choose(browser, "eye")
+    assert browser.value("byId('send').hidden") is True
+    give(browser, "eye.png", "image/png", files.picture(np.zeros((4, 4, 3), np.uint8)))
+    browser.until("trying.result")
+    assert browser.value("[byId('file').value, byId('send').hidden]") == ["", False]
+    browser.value("byId('send').click()")
+    browser.until("trying.own.length && !trying.stop && trying.result")
+
+
+@needs_chromium
+def test_large_tensors_are_not_written_out(browser: Chromium) -> None:
+    shown = "written({ inputs: [{ name: 'x', datatype: 'INT8', shape: [1, 100], data: Array(100).fill(0) }] })"
+    assert json.loads(browser.value(shown))["inputs"][0]["data"] == []
+    assert json.loads(browser.value(f"withZeros({shown})"))["inputs"][0]["data"] == [0] * 100
+    assert browser.value("withZeros('{')") == "{"
+
+
+@needs_chromium
+def test_a_model_that_is_unloaded_while_it_is_tried(bundles: list[Path], bundle: Bundle, tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    for one in bundles[0], bundles[-1]:
+        (folder / one.name).write_bytes(one.read_bytes())
+    server = Server(tmp_path / "log", "--model-dir", folder, "--port", "0")
+    browser = Chromium(tmp_path / "profile")
+    try:
+        browser.open(f"http://127.0.0.1:{server.port}/")
+        browser.until("document.querySelectorAll('#facts dt').length > 5")
+        choose(browser, bundle.name)
+        browser.value(f"byId('text').value = {TEXT!r}; ask()")
+        post = "fetch('/v2/repository/models/{}/{}', {{ method: 'POST' }}).then(() => 0)"
+        browser.value(post.format(bundle.name, "unload"))
+        browser.until("model().name === 'numbers'")
+        assert "inputs" in json.loads(browser.value("byId('text').value"))
+        assert browser.value("byId('result').hidden") is True
+        browser.value(post.format("numbers", "unload"))
+        browser.until("!byId('none').hidden && byId('about').hidden")
+        browser.value(post.format("numbers", "load"))
+        browser.until("byId('none').hidden && !byId('about').hidden && !byId('send').hidden")
+    finally:
+        browser.close()
+        assert server.stop() == 0
+
+
+@needs_chromium
+def test_one_failure_at_the_start_is_no_end(bundles: list[Path], tmp_path: Path) -> None:
+    server = Server(tmp_path / "log", bundles[0], "--port", "0", "--rate-limit", "1")
+    browser = Chromium(tmp_path / "profile")
+    try:
+        browser.open(f"http://127.0.0.1:{server.port}/")  # takes what the rate allows; what it asks next is refused
+        browser.until("document.readyState === 'complete' && document.querySelectorAll('#facts dt').length > 5")
+    finally:
+        browser.close()
+        assert server.stop() == 0
+    assert any("429" in complaint for complaint in browser.complaints)
+
+
+@needs_chromium
+def test_a_server_that_hangs_and_comes_back(bundles: list[Path], tmp_path: Path) -> None:
+    server = Server(tmp_path / "log", bundles[0], "--port", "0")
+    browser = Chromium(tmp_path / "profile")
+    try:
+        browser.open(f"http://127.0.0.1:{server.port}/")
+        browser.until("document.readyState === 'complete' && byId('state').className === 'state up'")
+        server.process.send_signal(signal.SIGSTOP)
+        browser.until("byId('state').className === 'state down'")
+        browser.value("byId('language').click()")
+        assert browser.value("byId('state-text').textContent") == "无法连接"
+        browser.value("settle({ problem: word('no_answer') })")
+        server.process.send_signal(signal.SIGCONT)
+        browser.until("byId('state').className === 'state up' && byId('problem').hidden")
+    finally:
+        browser.close()
+        assert server.stop() == 0

@@ -20,7 +20,7 @@ from edgekd_runtime.reply import Body, Headers, Post, Reply, json_reply
 from edgekd_runtime.routes import AnyRoute, Route, Site
 from edgekd_runtime.wire import metadata
 
-_SCRIPTS = ("words.js", "charts.js", "media.js", "app.js")
+_SCRIPTS = ("words.js", "charts.js", "media.js", "server.js", "try.js", "app.js")
 _MAX_EXAMPLES, _MAX_EXAMPLE_CHARS, _MAX_ZEROS = 16, 60, 4096
 
 

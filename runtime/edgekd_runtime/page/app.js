@@ -1,179 +1,52 @@
-const ACTIVITY_S = 120, LAST = 60, EVERY_MS = 2000;
-const seen = { models: [], live: null, own: [], rates: [], file: null, stop: null, result: null, took: null };
-
-async function call(path, options = {}) {
-  const token = sessionStorage.getItem("token");
-  const headers = { ...options.headers, ...(token ? { authorization: `Bearer ${token}` } : {}) };
-  const response = await fetch(path, { ...options, headers, cache: "no-store" });
-  const body = await response.json().catch(() => ({ error: response.statusText }));
-  if (response.status === 401) askForToken();
-  if (!response.ok) throw new Error(body.error || response.statusText);
-  return body;
-}
-
-function askForToken() {
-  byId("token-form").hidden = false;
-  byId("content").hidden = true;
-  byId("token").focus();
-}
+const ACTIVITY_S = 120, EVERY_MS = 2000;
+const seen = { models: [], known: "", live: null, rates: [], state: "", timer: 0 };
 
 const model = () => seen.models.find((one) => one.name === byId("models").value) || seen.models[0];
 
-// --- asking ---
-
-function request(one, input) {
-  const infer = `/v2/models/${one.name}/infer`, type = (kind) => ({ "content-type": kind });
-  if (!one.takes) return [infer, { method: "POST", body: input, headers: type("application/json") }];
-  if (one.labels.length) {
-    const kind = one.takes === "text" ? "text/plain" : input.type || (one.takes === "image" ? "image/jpeg" : "audio/wav");
-    return [`/v1/models/${one.name}:classify`, { method: "POST", body: input, headers: type(kind) }];
-  }
-  const asked = { inputs: [{ name: one.takes, datatype: "BYTES", shape: [1], data: [input] }] };
-  return [infer, { method: "POST", body: JSON.stringify(asked), headers: type("application/json") }];
-}
-
-function base64(blob) {
-  return new Promise((resolve, reject) => {
-    const reader = new FileReader();
-    reader.onload = () => resolve(reader.result.split(",")[1] || "");
-    reader.onerror = () => reject(reader.error);
-    reader.readAsDataURL(blob);
-  });
-}
-
-async function ask() {
-  const one = model(), isFile = one && (one.takes === "image" || one.takes === "audio");
-  let input = isFile ? seen.file : byId("text").value;
-  if (!one || !input || (!isFile && !input.trim())) return;
-  byId("send").disabled = true;
-  byId("send").textContent = word("asking");
-  try {
-    if (isFile && !one.labels.length) input = await base64(input);
-    const start = performance.now();
-    seen.result = await call(...request(one, input));
-    seen.took = performance.now() - start;
-    seen.own = [...seen.own, seen.took].slice(-LAST);
-    byId("problem").hidden = true;
-    show();
-  } catch (error) {
-    problem(error.message);
-  } finally {
-    byId("send").disabled = false;
-    byId("send").textContent = word("ask");
-    charts();
-  }
-}
-
-function problem(message) {
-  byId("problem").textContent = message;
-  byId("problem").hidden = false;
-  byId("result").hidden = true;
-}
-
-function show() {
-  const result = seen.result, classified = result && result.labels;
-  byId("result").hidden = !result;
-  byId("took").textContent = result ? word("took", milliseconds(seen.took)) : "";
-  if (!result) return;
-  byId("tensors").hidden = Boolean(classified);
-  byId("best").textContent = classified ? result.label : "";
-  byId("scope").hidden = !classified;
-  if (classified) {
-    byId("scope").className = result.in_scope ? "badge" : "badge out";
-    byId("scope").textContent = word(result.in_scope ? "in_scope" : "out_of_scope");
-  } else {
-    byId("tensors").textContent = JSON.stringify(result.outputs, null, 1);
-  }
-  byId("bars").replaceChildren(...(classified || []).map(bar));
-  const spoken = (code) => (code.startsWith(language) ? 0 : 1);
-  const answers = Object.entries(result.answers || {}).sort(([a], [b]) => spoken(a) - spoken(b));
-  byId("answers").replaceChildren(...answers.map(([code, text]) => {
-    const box = element("div");
-    box.append(element("dt", "", code), Object.assign(element("dd", "", text), { lang: code }));
-    return box;
-  }));
-}
-
-function bar({ label, score }) {
-  const line = element("li"), track = element("span", "bar"), fill = element("span", "fill");
-  fill.style.display = "block";
-  requestAnimationFrame(() => { fill.style.width = `${Math.max(0, Math.min(1, score)) * 100}%`; });
-  track.append(fill);
-  line.append(element("span", "name", label), element("span", "score", `${number(score * 100, 1)} %`), track);
-  return line;
-}
-
-// --- files ---
-
-function take(file) {
-  const image = model().takes === "image", preview = byId(image ? "preview" : "sound");
-  seen.file = file;
-  if (preview.src) URL.revokeObjectURL(preview.src);
-  preview.src = URL.createObjectURL(file);
-  preview.hidden = false;
-  byId("drop-hint").textContent = file.name || "";
-  ask();
-}
-
-async function record() {
-  try {
-    if (seen.stop) {
-      const stop = seen.stop;
-      seen.stop = null;
-      take(await stop());
-    } else if (navigator.mediaDevices) {
-      seen.stop = await startRecording();
-    } else {
-      problem(word("no_microphone"));
-    }
-  } catch (error) {
-    seen.stop = null;
-    problem(error.message);
-  }
-  recordButton();
-}
-
-function recordButton() {
-  byId("record").textContent = word(seen.stop ? "stop" : "record");
-  byId("record").setAttribute("aria-pressed", String(Boolean(seen.stop)));
+function say(id, text) {
+  // Only what changes: screen readers tell of everything that is written.
+  if (byId(id).textContent !== text) byId(id).textContent = text;
 }
 
 // --- the model, and how it does ---
 
-function choose() {
-  Object.assign(seen, { file: null, result: null, took: null });
-  for (const id of ["preview", "sound", "problem"]) byId(id).hidden = true;
-  byId("text").value = "";
-  present();
-}
-
 function present() {
-  const one = model(), isFile = one && ["image", "audio"].includes(one.takes);
+  const one = model(), ofFiles = one && isOfFiles(one);
   byId("pick").hidden = seen.models.length < 2;
-  byId("ask-file").hidden = !isFile;
-  byId("ask-text").hidden = !one || isFile;
-  byId("send").hidden = !one || isFile;
-  if (!one) {
-    problem(word("no_models"));
-    byId("facts").replaceChildren();
-    byId("labels-box").hidden = true;
-    return;
-  }
-  byId("drop-hint").textContent = (seen.file && seen.file.name) || word(one.takes === "audio" ? "audio_hint" : "image_hint");
+  byId("none").hidden = Boolean(one);
+  byId("ask-file").hidden = !ofFiles;
+  byId("ask-text").hidden = !one || ofFiles;
+  byId("send").hidden = !one || (ofFiles && !trying.file);
+  byId("about").hidden = !one;
+  if (!one) return;
+  say("drop-hint", trying.file ? trying.file.name || "" : word(one.takes === "audio" ? "audio_hint" : "image_hint"));
   byId("file").accept = one.media_types.join(",");
   byId("record").hidden = one.takes !== "audio";
-  byId("text").placeholder = word(one.takes ? "text_hint" : "tensor_hint");
+  byId("text").placeholder = one.takes ? word("text_hint") : "";
   byId("text").className = one.takes ? "" : "code";
   byId("text").rows = one.takes ? 3 : 9;
-  if (!one.takes && !byId("text").value) byId("text").value = JSON.stringify(one.example, null, 1);
-  byId("examples").replaceChildren(...familiar(one.texts).map((text) => {
+  byId("tensor-hint").hidden = Boolean(one.takes);
+  if (!one.takes && !byId("text").value) byId("text").value = written(one.example);
+  examples(familiar(one.texts));
+  recordButton();
+  show();
+  card(one);
+}
+
+function written(example) {
+  // A line for each input, without the data where nobody would read them.
+  const inputs = example.inputs.map((one) => (one.data.length > SHOWN_VALUES ? { ...one, data: [] } : one));
+  return `{"inputs": [\n  ${inputs.map((one) => JSON.stringify(one)).join(",\n  ")}\n]}`;
+}
+
+function examples(texts) {
+  const chips = [...byId("examples").children];
+  if (chips.length === texts.length && chips.every((chip, i) => chip.textContent === texts[i])) return;
+  byId("examples").replaceChildren(...texts.map((text) => {
     const chip = Object.assign(element("button", "", text), { type: "button" });
     chip.onclick = () => { byId("text").value = text; ask(); };
     return chip;
   }));
-  recordButton();
-  show();
-  card(one);
 }
 
 function familiar(texts) {
@@ -183,7 +56,8 @@ function familiar(texts) {
 }
 
 function card(one) {
-  const tensors = (list) => list.map((each) => `${each.name} ${each.datatype} [${each.shape.join(", ")}]`).join("\n");
+  const shape = (sizes) => sizes.map((size) => (size < 0 ? "n" : size)).join(", ");
+  const tensors = (list) => list.map((each) => `${each.name} ${each.datatype} [${shape(each.shape)}]`).join("\n");
   const facts = [
     ["name", one.name], ["version", one.version], ["precision", one.precision], ["size", bytes(one.model_bytes)],
     ["inputs", [one.takes, tensors(one.inputs)].filter(Boolean).join(" → ")], ["outputs", tensors(one.outputs)],
@@ -199,72 +73,80 @@ function card(one) {
 }
 
 function charts() {
-  draw(byId("chart-latency"), seen.own, milliseconds);
-  draw(byId("chart-load"), seen.rates, (rate) => number(rate, 1));
-  byId("own-p50").textContent = seen.own.length ? milliseconds(median(seen.own)) : "–";
-  byId("rate").textContent = seen.rates.length ? number(seen.rates[seen.rates.length - 1], 1) : "–";
-  const p50 = seen.live && quantile(seen.live.bounds_s, seen.live.counts, 0.5);
-  byId("all-p50").textContent = p50 ? milliseconds(p50 * 1000) : "–";
-  byId("memory").textContent = seen.live ? bytes(seen.live.resident_bytes) : "–";
+  const { own } = trying, { rates, live } = seen, p50 = live && quantile(live.bounds_s, live.counts, 0.5);
+  draw(byId("chart-latency"), own, LAST, milliseconds);
+  draw(byId("chart-load"), rates, ACTIVITY_S * 1000 / EVERY_MS, (rate) => number(rate, 1));
+  say("own-p50", own.length ? milliseconds(median(own)) : "–");
+  say("rate", rates.length ? number(rates[rates.length - 1], 1) : "–");
+  say("all-p50", p50 ? milliseconds(p50 * 1000) : "–");
+  say("memory", live ? bytes(live.resident_bytes) : "–");
 }
 
-function state(isUp) {
-  byId("state").className = `state ${isUp ? "on" : "off"}`;
-  byId("state-text").textContent = word(isUp ? "up" : "down");
+function state(now = seen.state) {
+  // "up", "down" or "locked", until a token has been given.
+  if (now === "up" && seen.state !== "up" && trying.problem) settle({}); // it is over
+  seen.state = now;
+  byId("state").className = `state ${now}`;
+  say("state-text", now && word(now));
 }
 
 async function look() {
+  clearTimeout(seen.timer);
   try {
+    if (!seen.known) await learn();
     const live = await call("/page/live.json");
+    unlock();
+    if (JSON.stringify(live.models) !== seen.known) await learn();
     if (seen.live) {
       const seconds = live.uptime_s - seen.live.uptime_s;
       const rate = seconds > 0 ? (live.requests - seen.live.requests) / seconds : 0;
       seen.rates = [...seen.rates, Math.max(0, rate)].slice(-ACTIVITY_S * 1000 / EVERY_MS);
     }
-    const isNew = !seen.live || JSON.stringify(live.models) !== JSON.stringify(seen.live.models);
     seen.live = live;
-    if (isNew) await learn();
-    state(true);
-  } catch {
-    state(false);
+    state("up");
+  } catch (error) {
+    state(isLocked() ? "locked" : error instanceof Refused ? "up" : "down");
   }
   charts();
+  if (!isLocked()) seen.timer = setTimeout(look, EVERY_MS);
+}
+
+function unlock() {
+  byId("token-form").hidden = true;
+  byId("content").hidden = false;
 }
 
 async function learn() {
   const told = await call("/page/models.json"), before = byId("models").value;
+  unlock();
   seen.models = told.models;
-  byId("version").textContent = `edgekd-runtime ${told.version}`;
+  seen.known = JSON.stringify(Object.fromEntries(told.models.map((one) => [one.name, [one.version, one.sha256]])));
+  say("version", `edgekd-runtime ${told.version}`);
   byId("models").replaceChildren(...seen.models.map((one) => new Option(one.name, one.name, false, one.name === before)));
-  byId("token-form").hidden = true;
-  byId("content").hidden = false;
-  present();
+  if (before && byId("models").value !== before) choose(); // what was being tried is gone
+  else present();
 }
 
 // --- wiring ---
 
 byId("try").onsubmit = (event) => { event.preventDefault(); ask(); };
 byId("text").onkeydown = (event) => {
-  if (event.key === "Enter" && !event.shiftKey && model().takes) { event.preventDefault(); ask(); }
+  const composes = event.isComposing || event.keyCode === 229; // Enter then chooses a word
+  if (event.key === "Enter" && !event.shiftKey && !composes && model().takes) { event.preventDefault(); ask(); }
 };
-byId("token-form").onsubmit = (event) => {
-  event.preventDefault();
-  sessionStorage.setItem("token", byId("token").value.trim());
-  seen.live = null;
-  look();
-};
+byId("token-form").onsubmit = (event) => { event.preventDefault(); giveToken(); };
 byId("models").onchange = choose;
-byId("language").onclick = () => { language = language === "zh" ? "en" : "zh"; speak(); state(Boolean(seen.live)); present(); charts(); };
+byId("language").onclick = () => { language = language === "zh" ? "en" : "zh"; speak(); asking(Boolean(trying.stop)); state(); present(); charts(); };
 byId("choose").onclick = () => byId("file").click();
 byId("file").onchange = () => { if (byId("file").files[0]) take(byId("file").files[0]); };
 byId("record").onclick = record;
 for (const [name, over] of [["dragover", true], ["dragleave", false], ["drop", false]]) {
-  byId("ask-file").addEventListener(name, (event) => {
-    event.preventDefault();
-    byId("ask-file").classList.toggle("over", over);
-    if (name === "drop" && event.dataTransfer.files[0]) take(event.dataTransfer.files[0]);
+  document.addEventListener(name, (event) => {
+    event.preventDefault(); // beside the box, too: the browser would leave the page for the file
+    const box = event.target.closest && event.target.closest("#ask-file");
+    byId("ask-file").classList.toggle("over", over && Boolean(box));
+    if (name === "drop" && box && event.dataTransfer.files[0]) take(event.dataTransfer.files[0]);
   });
 }
 speak();
 look();
-setInterval(look, EVERY_MS);

@@ -1,19 +1,22 @@
 const SVG = "http://www.w3.org/2000/svg";
 
-function draw(svg, values, format) {
+function draw(svg, values, slots, format) {
+  // The last value stands at the right, and there is room for `slots` of them.
   const width = 100, height = 40, top = Math.max(...values, 1e-9);
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.setAttribute("preserveAspectRatio", "none");
   const says = values.length
     ? word("chart_says", format(Math.min(...values)), format(top), format(values[values.length - 1])) : word("chart_empty");
   svg.setAttribute("aria-label", says);
-  svg.parentElement.querySelector("output").textContent = values.length ? word("chart_top", format(top)) : "";
+  const reached = Math.max(0, ...values);
+  svg.parentElement.querySelector(".top").textContent =
+    reached ? word("chart_top", format(reached)) : values.length ? "" : word("chart_empty");
   const points = values.map((value, i) =>
-    [values.length > 1 ? (i / (values.length - 1)) * width : width, height - 2 - (value / top) * (height - 6)]);
-  if (points.length === 1) points.unshift([0, points[0][1]]);
+    [width * (1 - (values.length - 1 - i) / (slots - 1)), height - 2 - (value / top) * (height - 6)]);
+  if (points.length === 1) points.unshift([width * (1 - 1 / (slots - 1)), points[0][1]]);
   const line = points.map((point) => point.map((x) => x.toFixed(2)).join(" ")).join(" L ");
   const shapes = [["base", `M 0 ${height - 1} L ${width} ${height - 1}`]];
-  if (points.length) shapes.push(["area", `M 0 ${height} L ${line} L ${width} ${height} Z`], ["line", `M ${line}`]);
+  if (points.length) shapes.push(["area", `M ${points[0][0].toFixed(2)} ${height} L ${line} L ${width} ${height} Z`], ["line", `M ${line}`]);
   svg.replaceChildren(...shapes.map(([name, path]) => {
     const made = document.createElementNS(SVG, "path");
     made.setAttribute("class", name);
