@@ -18,6 +18,10 @@ class Histogram:
     __slots__ = ("counts", "total_s")
 
     def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Count from nothing."""
         self.counts = [0] * (len(BOUNDS_S) + 1)
         self.total_s = 0.0
 

@@ -13,7 +13,7 @@ import secrets
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -36,6 +36,7 @@ def configure(style: str, level: str, **always: object) -> None:
     ``always``: fields of every event.
     """
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_Foreign())
     handler.setFormatter(_Formatter(style, always))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     _log.setLevel(level.upper())
@@ -57,26 +58,49 @@ def request_id(headers: Headers) -> str:
     return given if _ID.fullmatch(given) else secrets.token_hex(6)
 
 
-def logged(guard: Guard, clock: Callable[[], float] = time.monotonic) -> Guard:
-    """``guard``, whose refusals are logged: of each status one in ten seconds, with how many there were since.
+class _Seldom:
+    """What is said once in ten seconds: a flood of strangers must not wear out the board's SD card."""
 
-    A flood of strangers must not wear out the board's SD card.
-    """
-    since: dict[int, tuple[float, int]] = {}  # status → when it was logged last, refusals that were not
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._since: dict[Hashable, tuple[float, int]] = {}  # when it was said last, how often it was not since
+
+    def unsaid(self, what: Hashable) -> int | None:
+        """How often ``what`` was not said; None where it is not to be said now either."""
+        now = self._clock()
+        last, unsaid = self._since.get(what, (float("-inf"), 0))
+        is_now = now - last >= _REFUSED_EVERY_S
+        self._since[what] = (now, 0) if is_now else (last, unsaid + 1)
+        return unsaid if is_now else None
+
+
+def logged(guard: Guard, clock: Callable[[], float] = time.monotonic) -> Guard:
+    """``guard``, whose refusals are logged: of each status one in ten seconds, with how many there were since."""
+    seldom = _Seldom(clock)
 
     def asked(headers: Headers, path: str, client: str | None) -> Reply | None:
         refused = guard(headers, path, client)
-        if refused is not None:
-            now = clock()
-            last, unsaid = since.get(refused.status, (float("-inf"), 0))
-            if now - last < _REFUSED_EVERY_S:
-                since[refused.status] = last, unsaid + 1
-            else:
-                since[refused.status] = now, 0
-                event(logging.WARNING, "refused", status=refused.status, client=client, path=path[:80], unsaid=unsaid)
+        if refused is not None and (unsaid := seldom.unsaid(refused.status)) is not None:
+            event(logging.WARNING, "refused", status=refused.status, client=client, path=path[:80], unsaid=unsaid)
         return refused
 
     return asked
+
+
+class _Foreign(logging.Filter):
+    """Of what libraries say, such as uvicorn of every request that is none, each sentence seldom."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seldom = _Seldom()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name == _log.name:
+            return True
+        unsaid = self._seldom.unsaid(str(record.msg)[:80])
+        if unsaid:
+            record.fields = {"unsaid": unsaid}
+        return unsaid is not None
 
 
 class _Formatter(logging.Formatter):

@@ -102,6 +102,7 @@ class Site:
         self.repository: Repository | None = None
         self.siblings: Siblings | None = None
         self._earlier: dict[str, Histogram] = {}  # what interpreters took that have been replaced
+        self._earlier_cpu_s = 0.0
         self._repository_lane: Lane | None = None
         self._handlers: dict[str, dict[str, Handler]] = {}
         self._paths_of: dict[str, list[str]] = {}
@@ -113,8 +114,9 @@ class Site:
             self.add(name, engine, self.lane_for(name, engine))
 
     def lane_for(self, name: str, engine: Engine) -> Lane | None:
-        """Threads for ``engine``, unless it is small. Runs the model a few times."""
+        """Threads for ``engine``, unless it is small. Runs the model a few times, which is not counted."""
         taken_us = answer_us(engine) if len(engine.pool) == 1 else math.inf
+        engine.pool.count_from_now()
         if taken_us <= self.limits.inline_us:
             return None
         is_short = taken_us <= self.limits.alone_us
@@ -153,7 +155,7 @@ class Site:
             Counter({name: lane.depth for name, lane in self.lanes.items()}),
             Counter({name: lane.limit for name, lane in self.lanes.items()}),
             resident_bytes(),
-            time.process_time(),
+            self._earlier_cpu_s + time.process_time(),
         )
 
     def all_counts(self) -> Counts:
@@ -162,7 +164,7 @@ class Site:
 
     def go_on_from(self, earlier: Counts) -> None:
         """Count on from what a process that has died had counted."""
-        self._earlier = dict(earlier.inference)
+        self._earlier, self._earlier_cpu_s = dict(earlier.inference), earlier.cpu_s
         for name, taken in earlier.taken.items():
             meter = self.meters.setdefault(name, Meter())
             meter.statuses, meter.taken = dict(earlier.statuses.get(name, {})), taken

@@ -70,6 +70,19 @@ def test_other_libraries_log_the_same_way(capsys: pytest.CaptureFixture[str], st
         assert re.fullmatch(STAMP + r" warning Invalid HTTP request received\. logger=some\.library\n", line)
 
 
+def test_a_flood_of_what_a_library_says_is_a_line_in_ten_seconds(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure("json", "info")
+    library = logging.getLogger("some.library")
+    for _ in range(300):
+        library.warning("Invalid HTTP request received.")
+    logs.event(logging.INFO, "ours")
+    logs.event(logging.INFO, "ours")
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [one["event"] for one in lines] == ["Invalid HTTP request received.", "ours", "ours"]
+
+
 @pytest.mark.parametrize("style", logs.FORMATS)
 def test_a_failure_says_where_but_not_what_was_sent(capsys: pytest.CaptureFixture[str], style: str) -> None:
     logs.configure(style, "info")
