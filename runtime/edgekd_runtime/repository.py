@@ -12,10 +12,11 @@ import ctypes
 import gc
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from edgekd_runtime import logs
 from edgekd_runtime.bundle import is_name, load_bundle
@@ -25,6 +26,7 @@ from edgekd_runtime.routes import Site
 from edgekd_runtime.trial import try_bundle
 
 SUFFIX = ".edgekd"
+Verb = Literal["load", "unload"]
 _UNLOADED = "unloaded"
 
 
@@ -64,26 +66,42 @@ class Repository:
         self._folder = folder
         self._backend = backend
         self._paths: dict[str, Path] = {}
+        self.named: dict[str, str] = {}
+        """Path → model, of those that were named one by one."""
         self._reasons: dict[str, str] = dict.fromkeys(unloaded, _UNLOADED)
         self._lock = threading.Lock()
         self._site: Site | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def open_named(self, paths: tuple[Path, ...]) -> dict[str, Engine]:
-        """The models to start with that were named one by one. Raises what ``open_engine`` does."""
+    def open_named(self, paths: tuple[Path, ...], known: Mapping[str, str] | None = None) -> dict[str, Engine]:
+        """The models to start with that were named one by one. Raises what ``open_engine`` does.
+
+        ``known``: ``named`` of a server process that was before this one; what it has served is no reason not to start.
+        """
         engines: dict[str, Engine] = {}
         for path in paths:
-            engine = self._open_engine(path)
+            try:
+                engine = self._open_engine(path)
+            except RuntimeFault as fault:
+                if known is None or str(path) not in known:
+                    raise
+                self._name(known[str(path)], path)
+                self._refuse(known[str(path)], str(fault))
+                continue
             name = engine.bundle.name
             if name in engines:
                 raise BundleError(
                     f"{path}: a model {name!r} is in {self._paths[name]} already; give one another --name"
                 )
-            self._paths[name] = path
+            self._name(name, path)
             if name not in self._reasons:
                 engines[name] = engine
                 engine.forget_model()
         return engines
+
+    def _name(self, name: str, path: Path) -> None:
+        self._paths[name] = path
+        self.named[str(path)] = name
 
     def open_folder(self, taken: dict[str, Engine]) -> dict[str, Engine]:
         """The models of the folder; those that fail are noted in the index, with the reason, and in the log."""
@@ -92,6 +110,8 @@ class Repository:
             if self._reasons.get(name) == _UNLOADED:
                 continue
             if name in taken:
+                if path.samefile(self._paths[name]):
+                    continue
                 self._refuse(name, f"{path}: a model {name!r} is served from {self._paths[name]} already")
                 continue
             self._paths[name] = path
@@ -113,6 +133,10 @@ class Repository:
             Entry(name, models[name].bundle.version if name in models else "", self._reason(name))
             for name in sorted(names)
         ]
+
+    def change(self, verb: Verb, name: str) -> None:
+        """Raises as ``load`` and ``unload`` do."""
+        (self.load if verb == "load" else self.unload)(name)
 
     def load(self, name: str) -> None:
         """Load ``name`` from its file, or load it anew. Raises ``ModelNotFoundError``, ``BundleError``, …"""
@@ -140,14 +164,15 @@ class Repository:
         with self._lock:
             results: dict[str, str] = {}
             site, in_folder = self._attached(), dict(self._in_folder())
-            for name in [name for name, path in self._paths.items() if self._is_gone(name, path, in_folder)]:
+            for name in [name for name, path in self._paths.items() if self._is_gone(path, in_folder)]:
                 del self._paths[name]
-                self._reasons.pop(name, None)
                 if name in site.models:
                     self._in_loop(lambda name=name: site.remove(name))  # type: ignore[misc]
                     results[name] = "unloaded"
                     logs.event(logging.INFO, "unloaded", model=name)
-            for name, path in {**in_folder, **self._paths}.items():
+            wanted = {**in_folder, **self._paths}
+            self._reasons = {name: reason for name, reason in self._reasons.items() if name in wanted}
+            for name, path in wanted.items():
                 try:
                     self._load(name, path)
                     results[name] = "loaded"
@@ -155,8 +180,10 @@ class Repository:
                     results[name] = str(fault)
             return results
 
-    def _is_gone(self, name: str, path: Path, in_folder: dict[str, Path]) -> bool:
-        return self._folder is not None and path.parent == self._folder and name not in in_folder
+    def _is_gone(self, path: Path, in_folder: dict[str, Path]) -> bool:
+        if self._folder is None or str(path) in self.named or not self._folder.is_dir():  # not mounted, say
+            return False
+        return path not in in_folder.values()
 
     def _load(self, name: str, path: Path) -> None:
         site = self._attached()

@@ -6,7 +6,7 @@ from typing import Any
 
 from edgekd_runtime.errors import InputError, ModelNotFoundError
 from edgekd_runtime.reply import Body, Headers, Post, Reply, json_reply
-from edgekd_runtime.repository import Entry, Repository
+from edgekd_runtime.repository import Entry, Repository, Verb
 from edgekd_runtime.routes import AnyRoute, NameRoute, Route, Site
 from edgekd_runtime.wire import jsonbody
 
@@ -40,8 +40,7 @@ def _described(entry: Entry) -> dict[str, str]:
 def _load(site: Site, name: str) -> Post:
     def answer(body: Body, headers: Headers) -> Reply:
         _parameters(body)
-        _repository(site).load(name)
-        _tell(site, "load", name)
+        _change(site, "load", name)
         return json_reply({"name": name, "state": "READY"})
 
     return answer
@@ -50,16 +49,18 @@ def _load(site: Site, name: str) -> Post:
 def _unload(site: Site, name: str) -> Post:
     def answer(body: Body, headers: Headers) -> Reply:
         _parameters(body)
-        _repository(site).unload(name)
-        _tell(site, "unload", name)
+        _change(site, "unload", name)
         return json_reply({"name": name, "state": "UNAVAILABLE"})
 
     return answer
 
 
-def _tell(site: Site, verb: str, name: str) -> None:
+def _change(site: Site, verb: Verb, name: str) -> None:
+    repository = _repository(site)
     if site.siblings is not None:
-        site.siblings.tell(verb, name)
+        site.siblings.change(verb, name)
+    else:
+        repository.change(verb, name)
 
 
 def _parameters(body: Body) -> None:

@@ -203,6 +203,51 @@ def test_two_bundles_of_one_name(untried: None, folder: Path) -> None:
     assert list(named) == ["dense"]
 
 
+def test_a_named_file_that_lies_in_the_folder_stays(untried: None, folder: Path, dense_bundle: Bundle) -> None:
+    replace(dense_bundle, name="shop").save(folder / "shop-v2.edgekd")
+    models = Repository(Opening(ANYBODY), folder)
+    named = models.open_named((folder / "shop-v2.edgekd", folder / "dense.edgekd"))
+    site = Site({**named, **models.open_folder(named)}, api.ROUTES)
+    with listening(site, repository=models):
+        assert [entry.reason for entry in models.index() if entry.is_ready] == ["", ""]
+        assert models.reload() == {"shop": "loaded", "dense": "loaded"} | {
+            name: reason for name, reason in models.reload().items() if name not in ("shop", "dense")
+        }
+        assert {"shop", "dense"} <= set(site.models)
+    site.close()
+
+
+def test_the_index_forgets_what_is_gone_and_a_folder_that_is_away_unloads_nothing(
+    untried: None, folder: Path, dense_bundle: Bundle
+) -> None:
+    (folder / "broken.edgekd").write_bytes(b"x")
+    models = Repository(Opening(ANYBODY), folder)
+    site = Site(models.open_folder({}), api.ROUTES)
+    with listening(site, repository=models):
+        assert [entry.name for entry in models.index()] == ["broken", "dense"]
+        (folder / "broken.edgekd").unlink()
+        models.reload()
+        assert [entry.name for entry in models.index()] == ["dense"]
+        folder.rename(folder.with_name("away"))
+        assert "no such file" in models.reload()["dense"]
+        assert list(site.models) == ["dense"]
+    site.close()
+
+
+def test_a_successor_starts_without_what_is_broken_by_now(folder: Path) -> None:
+    path = folder / "dense.edgekd"
+    first = Repository(Opening(ANYBODY))
+    assert list(first.open_named((path,))) == ["dense"]
+    path.write_bytes(b"x")
+    with pytest.raises(BundleError):
+        Repository(Opening(ANYBODY)).open_named((path,))
+    successor = Repository(Opening(ANYBODY))
+    assert successor.open_named((path,), first.named) == {}
+    assert [(entry.name, entry.is_ready, "dense.edgekd" in entry.reason) for entry in successor.index()] == [
+        ("dense", False, True)
+    ]
+
+
 def test_a_server_without_a_repository_says_so(int8_dense: bytes, dense_bundle: Bundle) -> None:
     site = Site({"dense": Engine(dense_bundle)}, api.ROUTES)
     with listening(site) as port:
