@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
-import socket
+import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -146,7 +145,7 @@ def serve(
     SIGHUP loads them anew, without losing a request; SIGTERM ends the server when it has answered. Sockets that systemd
     passes on are taken in place of --host, --port and --uds.
     """
-    from edgekd_runtime import api, serving
+    from edgekd_runtime import api, listening, serving
     from edgekd_runtime.repository import Repository
     from edgekd_runtime.routes import Limits, Site
     from edgekd_runtime.siblings import Siblings
@@ -155,14 +154,15 @@ def serve(
     if not bundle_paths and model_dir is None:
         raise click.UsageError("give a BUNDLE, or --model-dir")
     logs.configure(log_format, log_level)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to load anew
     if advice := fast.advice():
         logs.event(logging.INFO, advice)
     inherited = notify.inherited_sockets(os.environ)
-    guarded = guarding.guarding(serving.hosts_of(inherited) if inherited else [host], given)
+    guarded = guarding.guarding(listening.hosts_of(inherited) if inherited else [host], given)
     for warning in guarded.warnings:
         logs.event(logging.WARNING, warning)
     trusted = trust(public_key, require_signature)
-    listen = partial(_listen, inherited, host, port, uds, ipc, guarded.tls is not None)
+    listen = partial(listening.listen, inherited, host, port, uds, ipc, tls=guarded.tls is not None)
     count = processes or (default_threads() if tuned_for == "throughput" else 1)
     found, siblings = None, None
     if count > 1:
@@ -178,7 +178,7 @@ def serve(
         check=partial(load_bundle, trust=trusted),
         unloaded=siblings.place.unloaded if siblings else (),
     )
-    engines = repository.open_named(bundle_paths)
+    engines = repository.open_named(bundle_paths, None if is_first or siblings is None else siblings.place.named)
     engines.update(repository.open_folder(engines))
     for engine in engines.values() if is_first else ():
         warn_of_slow_kernels(engine)
@@ -201,34 +201,6 @@ def serve(
         ipc=found.ipc,
         siblings=siblings,
     )
-
-
-@dataclass(frozen=True)
-class _Listening:
-    """``where``: how clients name the sockets. ``remove``: socket files."""
-
-    http: list[socket.socket]
-    ipc: socket.socket | None
-    where: list[str]
-    remove: list[Path]
-
-    @property
-    def sockets(self) -> list[socket.socket]:
-        return [*self.http, self.ipc] if self.ipc is not None else self.http
-
-
-def _listen(
-    inherited: list[socket.socket], host: str, port: int, uds: Path | None, ipc: Path | None, tls: bool
-) -> _Listening:
-    """Raises ``ServeError``."""
-    from edgekd_runtime import serving
-
-    http = inherited or serving.listen(host, port, uds)
-    where = [serving.address(sock, None if inherited else host, tls) for sock in http]
-    remove = [uds] if uds is not None and not inherited else []
-    if ipc is None:
-        return _Listening(http, None, where, remove)
-    return _Listening(http, serving.listen_unix(ipc), [*where, f"ipc:{ipc}"], [*remove, ipc])
 
 
 def _announce(engines: Sequence[Engine], where: Sequence[str], log_format: str) -> None:

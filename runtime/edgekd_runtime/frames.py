@@ -12,6 +12,7 @@ The head of a request is ``POST /v2/models/m/infer``, in the lines after it ``na
 lines only. Bodies are those of HTTP. A body may stand in shared memory instead: the client sends the descriptor of a
 memfd along with a frame (SCM_RIGHTS) and from then on names ``shared-body: OFFSET BYTES`` for its body and
 ``shared-reply: OFFSET BYTES`` for where there is room for the answer, whose head then says ``shared-body`` in turn.
+``connection: close`` in the head of a reply: the server ends; nothing more may be asked by this connection.
 """
 
 from __future__ import annotations

@@ -27,6 +27,8 @@ _MAX_PENDING = 16
 _BUFFER_BYTES = 1 << 18  # pages that nothing has been read into take no memory
 _MAX_HEADS, _MAX_HEAD_BYTES = 256, 2048
 _FRAME_TIMEOUT_S = 30.0
+_CLOSE = ("connection", "close")
+"""Said while the server ends: what is asked after this reply by the same connection may not be answered any more."""
 
 
 class IpcServer:
@@ -61,7 +63,8 @@ class IpcServer:
         connection = _Connection(self, loop, sock)
         self.connections.add(connection)
         if len(self.connections) > _MAX_CONNECTIONS:
-            connection.refuse(0, error_reply(503, f"{_MAX_CONNECTIONS} clients are connected already"))
+            said = f"{_MAX_CONNECTIONS} clients are connected already"
+            connection.refuse(0, error_reply(503, said, (("retry-after", "1"),)))
             connection.close()  # at once: so many must not linger
 
     def _accept_again(self, loop: asyncio.AbstractEventLoop, listening: socket.socket) -> None:
@@ -78,14 +81,21 @@ class IpcServer:
             self.heads[raw] = head
         return head
 
-    async def shutdown(self, timeout_s: float) -> None:
-        """Take no more clients, answer what was asked, and let go of the clients."""
-        loop = asyncio.get_running_loop()
+    def stop(self) -> None:
+        """Take those who have connected, and nobody after them."""
         if self._listening is not None:
-            loop.remove_reader(self._listening)
-            self._listening = None
+            loop, listening, self._listening = asyncio.get_running_loop(), self._listening, None
+            self._accept(loop, listening)
+            loop.remove_reader(listening)
+
+    async def shutdown(self, timeout_s: float) -> None:
+        """Answer what was asked, and let go of the clients."""
+        loop = asyncio.get_running_loop()
         give_up = loop.time() + timeout_s
-        while any(one.is_busy for one in self.connections) and loop.time() < give_up:
+        while True:
+            finished = [one.finish() for one in list(self.connections)]
+            if all(finished) or loop.time() > give_up:
+                break
             await asyncio.sleep(0.01)
         for one in list(self.connections):
             one.close()
@@ -140,10 +150,28 @@ class _Connection:
         if ancillary:
             self._share(shared.descriptors(ancillary))
         if count == 0:
-            self.close()
+            self._left()
             return
         self._filled += count
         self._answer_frames()
+
+    def _left(self) -> None:
+        """The client sends no more; what it still waits for it is given."""
+        self._pause()
+        self._ends = True
+        if not self.is_busy:
+            self.close()
+
+    def finish(self) -> bool:
+        """Answer what has been sent by now, and hang up; to be called again until it has."""
+        if self._is_reading and not self._ends:
+            self._readable()
+            if self._is_open and self._is_reading:  # all that has come is asked, and no more will be
+                self._pause()
+                self._ends = True
+                if not self.is_busy:
+                    self._hang_up()
+        return not self._is_open or (self._ends and not self.is_busy)
 
     def _share(self, fds: list[int]) -> None:
         """Take the last descriptor for this client's memory, in place of what it shared before."""
@@ -247,12 +275,14 @@ class _Connection:
 
     def refuse(self, request_id: int, reply: Reply) -> None:
         """Answer what cannot be read on after, and hang up."""
+        self._pause()
         self._ends = True
         self._filled = 0
         self._send(request_id, reply, None)
 
     def _send(self, request_id: int, reply: Reply, place: frames.Span | None) -> None:
-        lines, body = frames.reply_lines(reply.content_type, reply.headers), reply.body
+        headers = (*reply.headers, _CLOSE) if self._server.site.is_draining else reply.headers
+        lines, body = frames.reply_lines(reply.content_type, headers), reply.body
         if place is not None and self._memory is not None and self._memory.write(place, body):
             lines += f"\n{frames.SHARED_BODY}: {place.offset} {len(body)}".encode()
             body = b""
@@ -271,7 +301,7 @@ class _Connection:
             self._out += data[sent:]
             self._pause()
             self._loop.add_writer(self._sock, self._writable)
-        elif self._ends:
+        elif self._ends and not self._pending:
             self._hang_up()
 
     def _writable(self) -> None:
@@ -284,10 +314,10 @@ class _Connection:
             return
         if not self._out:
             self._loop.remove_writer(self._sock)
-            if self._ends:
-                self._hang_up()
-            else:
+            if not self._ends:
                 self._resume()
+            elif not self._pending:
+                self._hang_up()
 
     def _hang_up(self) -> None:
         """What is still coming must be read, or the kernel would throw the answer away with it."""

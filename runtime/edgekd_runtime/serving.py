@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import gc
 import logging
 import signal
 import socket
 import ssl
-import stat
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import uvicorn
 
 from edgekd_runtime import logs, notify, server
-from edgekd_runtime.errors import ServeError
 from edgekd_runtime.ipc import IpcServer
+from edgekd_runtime.listening import SocketFile
 from edgekd_runtime.patience import Overseer, limited
 from edgekd_runtime.poll import DEFAULT_WINDOW_US, BusyPoll
 from edgekd_runtime.reply import Guard, json_reply
@@ -28,71 +25,9 @@ from edgekd_runtime.repository import Repository, release
 from edgekd_runtime.routes import Site
 from edgekd_runtime.siblings import Siblings
 
-_BACKLOG = 128
 _KEEP_ALIVE_S = 75
 _DRAIN_S = 5
 _LAST_CALL_S = 0.5
-
-
-def listen_tcp(host: str, port: int) -> socket.socket:
-    """A listening TCP socket. Raises ``ServeError``."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        # Named as TCP, or asyncio does not set TCP_NODELAY on what it accepts: 44 ms an answer without uvloop.
-        sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, port))
-        sock.listen(_BACKLOG)
-    except (OSError, OverflowError, UnicodeError) as error:
-        hint = "; take another --port" if getattr(error, "errno", None) == errno.EADDRINUSE else ""
-        raise ServeError(f"cannot listen on {host} port {port}: {getattr(error, 'strerror', error)}{hint}") from error
-    return sock
-
-
-def listen_unix(path: Path) -> socket.socket:
-    """A listening unix socket, for this user and group only. A dead server's socket file is replaced."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if path.exists():
-            _remove_stale(path)
-        sock.bind(str(path))
-        path.chmod(0o660)
-        sock.listen(_BACKLOG)
-    except OSError as error:
-        raise ServeError(f"cannot listen on unix socket {path}: {error.strerror or error}") from error
-    return sock
-
-
-def _remove_stale(path: Path) -> None:
-    if not stat.S_ISSOCK(path.stat().st_mode):
-        raise ServeError(f"{path} exists and is not a socket; remove it or take another --uds")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink()
-            return
-    raise ServeError(f"another server answers on {path}; stop it or take another --uds")
-
-
-def listen(host: str, port: int, uds: Path | None) -> list[socket.socket]:
-    """Sockets on TCP and, with ``uds``, on that path. Raises ``ServeError``."""
-    tcp = listen_tcp(host, port)
-    return [tcp, listen_unix(uds)] if uds is not None else [tcp]
-
-
-def hosts_of(sockets: Sequence[socket.socket]) -> list[str]:
-    """The addresses on which the TCP ones among them listen."""
-    return [sock.getsockname()[0] for sock in sockets if sock.family != socket.AF_UNIX]
-
-
-def address(sock: socket.socket, host: str | None, tls: bool) -> str:
-    """Where clients find ``sock``: ``http://…``, or ``unix:PATH``. ``host``: the name that it was given, if any."""
-    if sock.family == socket.AF_UNIX:
-        return f"unix:{sock.getsockname()}"
-    number, port = sock.getsockname()[:2]
-    named = host or (f"[{number}]" if sock.family == socket.AF_INET6 else number)
-    return f"{'https' if tls else 'http'}://{named}:{port}"
 
 
 def serve(
@@ -103,7 +38,7 @@ def serve(
     repository: Repository | None = None,
     guards: Sequence[Guard] = (),
     tls: ssl.SSLContext | None = None,
-    remove: Sequence[Path] = (),
+    remove: Sequence[SocketFile] = (),
     max_body_bytes: int = server.DEFAULT_MAX_BODY_BYTES,
     max_connections: int | None = None,
     busy_poll_us: int = DEFAULT_WINDOW_US,
@@ -141,8 +76,8 @@ def serve(
         _Server(config, site, repository, tls, framed, on_ready, siblings, sockets).run(listening)
     finally:
         site.close()
-        for path in remove:
-            path.unlink(missing_ok=True)
+        for file in remove:
+            file.remove()
 
 
 def _protocol(site: Site, guards: Sequence[Guard], max_body_bytes: int, poll: BusyPoll) -> Any:
@@ -216,7 +151,6 @@ class _Server(uvicorn.Server):
 
     def _join(self, loop: asyncio.AbstractEventLoop, siblings: Siblings) -> None:
         """Serve the clients that the supervisor hands over, by the socket that they came to."""
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor's to hear
 
         def taker(context: ssl.SSLContext | None) -> Callable[[socket.socket], None]:
             def take(client: socket.socket) -> None:
@@ -273,11 +207,15 @@ class _Server(uvicorn.Server):
         self._site.is_draining = True
         for listener in self.servers:
             listener.close()
+        framed = self._framed[0] if self._framed is not None else None
+        if framed is not None:
+            framed.stop()
         end = time.monotonic() + _LAST_CALL_S
-        while self.server_state.connections and time.monotonic() < end:
+        while (self.server_state.connections or (framed and framed.connections)) and time.monotonic() < end:
             await asyncio.sleep(0.02)
-        framed = self._framed[0].shutdown(_DRAIN_S) if self._framed is not None else asyncio.sleep(0)
-        await asyncio.gather(super().shutdown(sockets=sockets), framed)
+        await asyncio.gather(
+            super().shutdown(sockets=sockets), framed.shutdown(_DRAIN_S) if framed is not None else asyncio.sleep(0)
+        )
         self._say("stopped")
 
     def _say(self, what: str) -> None:

@@ -11,12 +11,12 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NoAnswer
-from typing import Any
+from typing import Any, Literal
 
 from edgekd_runtime import logs
 from edgekd_runtime.counts import Counts
 from edgekd_runtime.errors import RuntimeFault, ServeError
-from edgekd_runtime.repository import Repository
+from edgekd_runtime.repository import Repository, Verb
 from edgekd_runtime.supervisor import Place
 
 _WAIT_S, _DEAD_S = 300.0, 5.0
@@ -24,13 +24,14 @@ Taker = Callable[[socket.socket], None]
 
 
 class Siblings:
-    """Started by the event loop, whose thread it belongs to, but for ``tell``."""
+    """Started by the event loop, whose thread it belongs to, but for ``change``."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
         self._channel = place.channel
         self._takers: Sequence[Taker] = ()
         self._answers: dict[int, Future[list[str]]] = {}
+        self._faults: dict[int, RuntimeFault] = {}  # of what this process asked all to do, and could not do itself
         self._asked = self._closed = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._repository: Repository | None = None
@@ -41,7 +42,7 @@ class Siblings:
         self._takers, self._repository, self._announce = takers, repository, announce
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._channel.fileno(), self._readable)
-        self._channel.send({"ready": True})
+        self._channel.send({"ready": True, "named": repository.named if repository is not None else {}})
 
     def write(self, counts: Counts) -> None:
         """What this process has counted; to be called once a second."""
@@ -63,10 +64,11 @@ class Siblings:
         if count != self._closed and self._channel.send({"closed": count}):
             self._closed = count
 
-    def tell(self, verb: str, name: str) -> None:
-        """Have the others ``load`` or ``unload`` a model, as this one has done, and wait; not in the event loop.
+    def change(self, verb: Verb, name: str) -> None:
+        """Have all processes ``load`` or ``unload`` a model, this one first, and wait; not in the event loop.
 
-        Raises ``ServeError`` with what they say where they cannot.
+        The supervisor says when, so that all do the same in the same order. Raises as ``Repository.change`` does; then
+        the others have not been asked. Raises ``ServeError`` with what they say where they cannot.
         """
         assert self._loop is not None
         answered: Future[list[str]] = Future()
@@ -76,7 +78,7 @@ class Siblings:
         except NoAnswer:
             faults = [f"no answer within {_WAIT_S:g} s"]
         if faults:
-            raise ServeError(f"{verb} {name}: done here, but not by every server process: {faults[0]}")
+            raise ServeError(f"{verb} {name}: not done by every server process: {faults[0]}")
 
     def _ask(self, verb: str, name: str, answered: Future[list[str]]) -> None:
         self._asked += 1
@@ -84,6 +86,13 @@ class Siblings:
         if not self._channel.send({"ask": self._asked, "verb": verb, "name": name}):
             del self._answers[self._asked]
             answered.set_result(["the supervisor does not answer"])
+
+    def _answered(self, ask: int, faults: list[str]) -> None:
+        answered, own = self._answers.pop(ask), self._faults.pop(ask, None)
+        if own is not None:
+            answered.set_exception(own)
+        else:
+            answered.set_result(faults)
 
     def _readable(self) -> None:
         assert self._loop is not None
@@ -104,13 +113,14 @@ class Siblings:
             client.setblocking(False)
             self._takers[said["client"]](client)
         elif "do" in said:
-            threading.Thread(target=self._do, args=(said["do"], said["name"]), daemon=True).start()
+            threading.Thread(target=self._do, args=(said["do"], said["name"], said["ask"]), daemon=True).start()
         elif "answer" in said:
-            self._answers.pop(said["answer"]).set_result(said["faults"])
+            self._answered(said["answer"], said["faults"])
         elif "announce" in said:
             self._announce()
 
-    def _do(self, verb: str, name: str) -> None:
+    def _do(self, verb: Verb | Literal["reload"], name: str, ask: int) -> None:
+        """``ask``: which of this process's own, 0 for none."""
         assert self._repository is not None
         assert self._loop is not None
         fault = ""
@@ -118,9 +128,11 @@ class Siblings:
             if verb == "reload":
                 self._repository.reload()
             else:
-                (self._repository.load if verb == "load" else self._repository.unload)(name)
+                self._repository.change(verb, name)
         except RuntimeFault as error:
             fault = str(error)[:1000]
+            if ask:
+                self._faults[ask] = error
         except Exception:
             logs.failure("failed", what=f"{verb} {name}")
             fault = "it failed; the log says why"

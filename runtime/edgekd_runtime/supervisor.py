@@ -19,16 +19,16 @@ import sys
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from edgekd_runtime import logs, notify
 from edgekd_runtime.accepting import ACCEPT_PAUSE_S, clients
 from edgekd_runtime.channel import Channel, Message
 from edgekd_runtime.errors import ServeError
+from edgekd_runtime.listening import SocketFile
 from edgekd_runtime.rates import client_key
 from edgekd_runtime.tallies import Tallies
 
@@ -36,23 +36,28 @@ _SOON_S, _LONGEST_REST_S = 5.0, 30.0
 """A process that lived for less than the first is started anew after a rest, which doubles up to the second."""
 _DRAIN_S = 15.0
 _HUNG_S = 10.0  # without a word; it has one to say every second
+_LOOK_S = 0.1
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
 @dataclass(frozen=True)
 class Place:
-    """What a server process is given. ``is_first``: nobody served before it. ``unloaded``: models to leave out."""
+    """What a server process is given. ``is_first``: nobody served before it. ``unloaded``: models to leave out.
+
+    ``named``: path → model of the bundles that were named one by one, once a process has said.
+    """
 
     number: int
     channel: Channel
     tallies: Tallies
     is_first: bool
     unloaded: frozenset[str]
+    named: Mapping[str, str]
 
 
 @dataclass
 class _Member:
-    """A server process. It has ``given - closed`` clients."""
+    """A server process. It has ``given - closed`` clients. ``missed``: what the others did before it was ready."""
 
     number: int
     pid: int
@@ -61,16 +66,21 @@ class _Member:
     is_ready: bool = False
     given: int = 0
     closed: int = 0
+    missed: list[tuple[str, str]] = field(default_factory=list)
 
 
 @dataclass
 class _Relay:
-    """Something that all of ``waiting`` are to do, one after the other. ``done`` is called with their faults."""
+    """Something that all of ``waiting`` are to do, one after the other. ``done`` is called with their faults.
+
+    ``ask``: what the first of them, which has asked for it, calls it; where that one fails, nobody else does it.
+    """
 
     verb: str
     name: str
     waiting: deque[_Member]
-    done: Callable[[list[str]], None]
+    done: Callable[[list[str]], None] = lambda faults: None
+    ask: int = 0
     faults: list[str] = field(default_factory=list)
 
 
@@ -89,14 +99,15 @@ class Supervisor:
         self._rests: dict[int, tuple[float, float]] = {}  # number → how long, until when
         self._relays: deque[_Relay] = deque()
         self._unloaded: set[str] = set()
+        self._named: dict[str, str] = {}
         self._selector = selectors.DefaultSelector()
         self._is_up = self._is_ending = self._accepts = False
         self._accepts_from = 0.0
-        self._end = 0.0
+        self._end = self._served = 0.0
         self._exit_code = 0
         self._watchdog = notify.Watchdog()
 
-    def run(self, remove: Iterable[Path] = ()) -> Place:
+    def run(self, remove: Iterable[SocketFile] = ()) -> Place:
         """Returns in each server process, with its place; in the supervisor it ends in ``SystemExit``.
 
         ``remove``: socket files, gone at the end. Raises ``ServeError`` where not even a first process can be started.
@@ -110,8 +121,8 @@ class Supervisor:
             for key, _ in self._selector.select(self._pause_s()):
                 key.data()
             self._look()
-        for path in remove:
-            path.unlink(missing_ok=True)
+        for file in remove:
+            file.remove()
         if self._is_up:
             logs.event(logging.INFO, "stopped")
         sys.exit(self._exit_code)
@@ -155,7 +166,8 @@ class Supervisor:
             if not pid:
                 ours.close()
                 self._forget()
-                return Place(number, theirs, self._tallies, not self._is_up and number == 0, frozenset(self._unloaded))
+                is_first = not self._is_up and number == 0
+                return Place(number, theirs, self._tallies, is_first, frozenset(self._unloaded), self._named)
             theirs.close()
             member = self._members[number] = _Member(number, pid, ours, time.monotonic())
             self._selector.register(ours, selectors.EVENT_READ, partial(self._heard, member))
@@ -166,6 +178,7 @@ class Supervisor:
         signal.set_wakeup_fd(-1)
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor's to hear
         self._selector.close()
         for sock in (self._wakeup, self._signalling, *self._listeners):
             sock.close()
@@ -179,7 +192,8 @@ class Supervisor:
         due = [until for number, (_, until) in self._rests.items() if number not in self._members]
         due += [self._accepts_from] if self._accepts_from > now else []
         due += [self._end] if self._is_ending else []
-        due += [self._watchdog.due] if self._is_up and self._watchdog.due < float("inf") else []
+        if self._is_up and self._watchdog.due < float("inf"):
+            due.append(max(self._watchdog.due, now + _LOOK_S))  # overdue while a process hangs
         return max(0.0, min(due) - now) if due else None
 
     def _look(self) -> None:
@@ -190,12 +204,15 @@ class Supervisor:
                 os.kill(member.pid, signal.SIGKILL)
             self._end = now + _DRAIN_S
         self._listen(self._is_up and not self._is_ending and now >= self._accepts_from and any(self._ready()))
-        if (
-            self._is_up
-            and now >= self._watchdog.due
-            and not any(self._tallies.age_s(one.number) > _HUNG_S for one in self._ready())
-        ):
+        if self._is_up and now >= self._watchdog.due and self._serves(now):
             self._watchdog.tick()
+
+    def _serves(self, now: float) -> bool:
+        """Whether there is a process, or was just now, and none hangs."""
+        ready = self._ready()
+        if ready:
+            self._served = now
+        return now - self._served <= _HUNG_S and all(self._tallies.age_s(one.number) <= _HUNG_S for one in ready)
 
     def _ready(self) -> list[_Member]:
         return [one for one in self._members.values() if one.is_ready]
@@ -249,6 +266,9 @@ class Supervisor:
     def _take(self, member: _Member, said: Message) -> None:
         if "ready" in said:
             member.is_ready = True
+            self._named = self._named or said["named"]
+            for verb, name in member.missed:
+                self._pass_on(_Relay(verb, name, deque([member])))
             if not self._is_up and len(self._ready()) == self._count:
                 self._is_up = True
                 notify.notify("READY=1")
@@ -260,15 +280,17 @@ class Supervisor:
         elif "ask" in said:
             others = [one for one in self._ready() if one is not member]
             answer = partial(self._answer, member, said["ask"])
-            self._note(said["verb"], said["name"])
-            self._pass_on(_Relay(said["verb"], said["name"], deque(others), answer))
+            self._pass_on(_Relay(said["verb"], said["name"], deque([member, *others]), answer, said["ask"]))
 
     def _answer(self, member: _Member, ask: int, faults: list[str]) -> None:
         member.channel.send({"answer": ask, "faults": faults})
 
     def _note(self, verb: str, name: str) -> None:
-        """For processes that are started later: what is not to be served."""
+        """For processes that are being started, or will be: what is not to be served."""
         (self._unloaded.add if verb == "unload" else self._unloaded.discard)(name)
+        for member in self._members.values():
+            if not member.is_ready:
+                member.missed.append((verb, name))
 
     def _reload(self) -> None:
         if not self._is_up or self._is_ending:
@@ -288,9 +310,9 @@ class Supervisor:
             relay = self._relays[0]
             while relay.waiting:
                 member = relay.waiting[0]
-                if member.is_ready and member.channel.send({"do": relay.verb, "name": relay.name}):
+                if member.is_ready and member.channel.send({"do": relay.verb, "name": relay.name, "ask": relay.ask}):
                     return
-                relay.waiting.popleft()  # dead; its successor reads the files as they are
+                self._lost(relay)
             self._relays.popleft()
             relay.done(relay.faults)
 
@@ -301,7 +323,19 @@ class Supervisor:
         relay.waiting.popleft()
         if fault:
             relay.faults.append(fault)
+        if relay.ask:
+            relay.ask = 0
+            if fault:
+                relay.waiting.clear()
+            else:
+                self._note(relay.verb, relay.name)
         self._next()
+
+    def _lost(self, relay: _Relay) -> None:
+        """Whose turn it was is dead: its successor reads the files as they are, and nobody waits for what it asked."""
+        relay.waiting.popleft()
+        if relay.ask:
+            relay.waiting.clear()
 
     def _reap(self) -> None:
         for member in list(self._members.values()):
@@ -325,7 +359,7 @@ class Supervisor:
         logs.event(logging.ERROR, "a server process died", process=member.number, how=how)
         self._rest(member)
         if self._relays and self._relays[0].waiting and self._relays[0].waiting[0] is member:
-            self._relays[0].waiting.popleft()
+            self._lost(self._relays[0])
             self._next()
 
     def _rest(self, member: _Member) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import uvicorn
 
-from edgekd_runtime import api, serving
+from edgekd_runtime import api, listening
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.ipc import IpcServer
 from edgekd_runtime.poll import BusyPoll
@@ -46,8 +46,8 @@ def live(
     """Serve ``engines`` until the end of the block."""
     site = Site(engines, routes, limits)
     framed = IpcServer(site, guards, limit, BusyPoll(0))
-    tcp = serving.listen_tcp("127.0.0.1", 0)
-    uds, ipc = serving.listen_unix(folder / "http"), serving.listen_unix(folder / "ipc")
+    tcp = listening.listen_tcp("127.0.0.1", 0)
+    uds, ipc = listening.listen_unix(folder / "http"), listening.listen_unix(folder / "ipc")
     application = Application(site, guards=guards, max_body_bytes=limit)
     config = uvicorn.Config(application, log_level="warning", lifespan="off", ws="none")
     ready = threading.Event()

@@ -224,6 +224,20 @@ def test_large_models_are_answered_off_the_loop(dense: Engine, tmp_path: Path, m
         assert receive(client, 99).status == 200
 
 
+def test_a_client_that_sends_no_more_gets_its_answers(
+    dense: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, run = threading.Event(), dense.stored_outputs
+    monkeypatch.setattr(dense, "stored_outputs", lambda arrays: go_on.wait(20) and run(arrays))
+    with live({"dense": dense}, tmp_path, limits=Limits(inline_us=0)) as server, ipc_client(server) as client:
+        client.sendall(b"".join(frame(PATH, as_json(), number=k) for k in (1, 2)))
+        client.shutdown(socket.SHUT_WR)
+        time.sleep(0.1)
+        go_on.set()
+        assert {reply.status for reply in receive_all(client, {1, 2}).values()} == {200}
+        assert client.recv(1) == b""
+
+
 def test_guards_are_asked(dense: Engine, tmp_path: Path) -> None:
     from edgekd_runtime.reply import error_reply
 

@@ -6,6 +6,7 @@ import http.client
 import json
 import signal
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 from tests.device.test_serve import FAST, Server
 
+from edgekd_runtime import frames
 from edgekd_runtime.bundle import Bundle
 
 TIMEOUT_S = 60
@@ -125,6 +127,51 @@ def test_sigterm_under_load_fails_nobody(server: Server) -> None:
         assert server.stop() == 0
         load.is_over.set()
     assert load.failures == []
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_sigterm_under_load_in_frames_fails_nobody(folder: Path, tmp_path: Path, processes: str) -> None:
+    arguments = ("--model-dir", folder, "--port", "0", "--ipc", tmp_path / "ipc", "--processes", processes)
+    server = Server(tmp_path / "log", *arguments)
+    failures: list[str] = []
+    answers = [0, 0, 0]
+
+    def ask(which: int) -> None:
+        head, asked = b"POST /v2/models/dense/infer", BODY.encode()
+        try:
+            with socket.socket(socket.AF_UNIX) as client, client.makefile("rb") as replies:
+                client.connect(str(tmp_path / "ipc"))
+                while True:
+                    client.sendall(frames.frame_head(0, 1, head, len(asked)) + asked)
+                    magic, size, status, _, body = frames.PREFIX.unpack(replies.read(frames.PREFIX.size))
+                    said = replies.read(size)
+                    assert (magic, status, len(replies.read(body))) == (frames.MAGIC, 200, body)
+                    answers[which] += 1
+                    if b"connection: close" in said:
+                        break
+        except (OSError, AssertionError, struct.error) as error:
+            failures.append(repr(error))
+
+    asking = [threading.Thread(target=ask, args=(which,)) for which in range(len(answers))]
+    for one in asking:
+        one.start()
+    wait_for(lambda: min(answers) > 20 or bool(failures))
+    assert server.stop() == 0
+    for one in asking:
+        one.join()
+    assert failures == []
+
+
+def test_sighup_before_there_is_anything_to_load_anew(folder: Path, tmp_path: Path) -> None:
+    said_first = "import os, signal; from edgekd_runtime import cli_serve as c; l = c.load_bundle"
+    hang_up = f"{said_first}; c.load_bundle = lambda *a, **k: (os.kill(os.getpid(), signal.SIGHUP), l(*a, **k))[1]"
+    server = Server(tmp_path / "log", "--model-dir", folder, "--port", "0", first=hang_up)
+    assert get(server, "/v2/models/dense")[0] == 200
+    assert server.stop() == 0
+
+
+def test_what_runs_before_there_are_requests_is_not_counted(server: Server) -> None:
+    assert b'edgekd_inference_seconds_count{model="dense"} 0' in get(server, "/metrics")[1]
 
 
 @pytest.mark.parametrize("without", [(), FAST], ids=["installed", "pure-python"])

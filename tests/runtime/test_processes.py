@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -173,6 +174,41 @@ def test_the_repository_is_one(server: Server, bundle_file: Path, dense_bundle: 
     bundle_file.write_bytes(b"broken")
     assert get(server, "/v2/repository/models/dense/load", "POST")[0] == 422
     assert versions(server) == {"2"}
+
+
+def test_changes_at_the_same_time_are_made_by_all_in_one_order(server: Server) -> None:
+    def change(verb: str, codes: list[int]) -> None:
+        codes.append(get(server, f"/v2/repository/models/dense/{verb}", "POST")[0])
+
+    for _ in range(4):
+        codes: list[int] = []
+        asking = [threading.Thread(target=change, args=(verb, codes)) for verb in ("load", "unload", "load", "unload")]
+        for one in asking:
+            one.start()
+        server.process.send_signal(signal.SIGHUP)
+        for one in asking:
+            one.join()
+        assert set(codes) <= {200, 404}  # not loaded, where two unloads came together
+        assert len(versions(server)) == 1
+    change("load", codes)
+    assert versions(server) == {"1"}
+    assert get(server, "/v2/repository/models/none/load", "POST")[0] == 404
+
+
+def test_what_dies_while_its_bundle_is_broken_comes_back_without_it(
+    server: Server, bundle_file: Path, dense_bundle: Bundle, tmp_path: Path
+) -> None:
+    bundle_file.write_bytes(b"broken")
+    killed = children(server)
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not {*killed} & {*children(server)} and all_serve(server))
+    assert get(server, "/healthz")[0] == 200
+    (entry,) = get(server, "/v2/repository/index", "POST")[1]
+    assert (entry["name"], entry["state"]) == ("dense", "UNAVAILABLE")
+    dense_bundle.save(bundle_file)
+    server.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: versions(server) == {"1"})
 
 
 def test_a_reload_reaches_all_and_loses_nothing(server: Server, bundle_file: Path, dense_bundle: Bundle) -> None:
