@@ -97,11 +97,14 @@ def show(as_json: bool, **given: Any) -> None:
 def install(unit_dir: Path, no_start: bool, as_json: bool, **given: Any) -> None:
     """Write the units, and start the service now and whenever the machine starts."""
     wanted = _service(**given)
-    written = service.install(wanted, unit_dir, start=not no_start)
+    written, removed = service.install(wanted, unit_dir, start=not no_start)
     started = service.runs_systemd() and not no_start
     if as_json:
-        click.echo(json.dumps({"written": list(map(str, written)), "started": started}))
+        paths = {"written": list(map(str, written)), "removed": list(map(str, removed))}
+        click.echo(json.dumps({**paths, "started": started}))
         return
+    for path in removed:
+        click.echo(f"removed {path}")
     for path in written:
         click.echo(f"written {path}")
     unit = f"{wanted.name}.socket" if wanted.streams else wanted.name

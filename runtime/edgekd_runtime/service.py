@@ -7,9 +7,10 @@ system calls, and talks to nobody but this machine unless it listens for others.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,41 +148,108 @@ class Service:
         return "ProtectHome=tmpfs\n" + "".join(f"BindReadOnlyPaths={_bound(path)}\n" for path in bound)
 
 
-def install(service: Service, folder: Path, *, start: bool) -> list[Path]:
+@dataclass(frozen=True)
+class _Standing:
+    """What an earlier install left. ``texts``: file name → text."""
+
+    texts: dict[str, str]
+    enabled: list[str]
+    active: list[str]
+
+    def stop(self, names: Iterable[str]) -> None:
+        if known := [name for name in names if name in self.enabled or name in self.active]:
+            _systemctl("disable", "--now", *known)
+
+
+def install(service: Service, folder: Path, *, start: bool) -> tuple[list[Path], list[Path]]:
     """Write the unit files, and have systemd start the service now and whenever the machine starts.
 
-    Raises ``ServeError``. Where systemd does not run (an image that is being built) the files are written all the same.
+    Gives what was written, and what an earlier install had and this one has not. Where systemd does not run (an image
+    that is being built) the files are written all the same. Raises ``ServeError``; then what stood before stands again.
     """
-    written = []
-    for name, text in service.files().items():
-        try:
-            atomic.write_bytes(folder / name, text.encode())
-        except OSError as error:
-            raise ServeError(f"{folder / name}: cannot be written: {error.strerror}; run it as root") from error
-        written.append(folder / name)
-    if runs_systemd():
-        _systemctl("daemon-reload")
-        if start:
-            _systemctl("enable", "--now", written[-1].name)
+    if not os.access(folder, os.W_OK):
+        raise ServeError(f"{folder}: cannot be written; run it as root")
+    files, before = service.files(), _standing(service.name, folder)
+    gone = [name for name in before.texts if name not in files]
+    starts = start and runs_systemd()
+    socket = f"{service.name}.socket"
+    listens_anew = files.get(socket) != before.texts.get(socket)
+    try:
+        # A socket unit does not start beside its running service, and a running one keeps the sockets that it has
+        before.stop(before.texts if starts and listens_anew else gone)
+        _put(files, gone, folder)
+        if starts:
+            _systemctl("enable", "--quiet", list(files)[-1])
             _systemctl("restart", f"{service.name}.service")
-    return written
+    except ServeError as error:
+        raise ServeError(f"{error}; {_put_back(before, files, folder, started=starts)}") from error
+    return [folder / name for name in files], [folder / name for name in gone]
 
 
 def uninstall(name: str, folder: Path) -> list[Path]:
     """Stop the service and take its unit files away. Raises ``ServeError``."""
-    files = [path for path in (folder / f"{name}.socket", folder / f"{name}.service") if path.exists()]
-    if not files:
+    names = [unit for unit in _names(name) if (folder / unit).exists()]
+    if not names:
         raise ServeError(f"there is no {name}.service in {folder}")
     if runs_systemd():
-        _systemctl("disable", "--now", *(path.name for path in files))
-    for path in files:
+        _systemctl("disable", "--now", *names)
+    _put({}, names, folder)
+    return [folder / unit for unit in names]
+
+
+def _names(name: str) -> tuple[str, str]:
+    return f"{name}.socket", f"{name}.service"
+
+
+def _standing(name: str, folder: Path) -> _Standing:
+    texts = {}
+    for unit in _names(name):
         try:
-            path.unlink()
+            texts[unit] = (folder / unit).read_text("utf-8")
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            raise ServeError(f"{folder / unit}: cannot be read: {error}") from error
+    return _Standing(texts, _those("is-enabled", texts), _those("is-active", texts))
+
+
+def _those(question: str, names: Iterable[str]) -> list[str]:
+    """Of the units ``names`` those that are so, or become so."""
+    if not runs_systemd():
+        return []
+    answers = {name: _asked(question, name) for name in names}
+    return [name for name, done in answers.items() if not done.returncode or done.stdout.strip() == "activating"]
+
+
+def _put(files: Mapping[str, str], gone: Iterable[str], folder: Path) -> None:
+    """Write ``files`` (name → text), remove those that are ``gone``, and tell systemd. Raises ``ServeError``."""
+    for name in gone:
+        try:
+            (folder / name).unlink(missing_ok=True)
         except OSError as error:
-            raise ServeError(f"{path}: cannot be removed: {error.strerror}; run it as root") from error
+            raise ServeError(f"{folder / name}: cannot be removed: {error.strerror}; run it as root") from error
+    for name, text in files.items():
+        try:
+            atomic.write_bytes(folder / name, text.encode())
+        except OSError as error:
+            raise ServeError(f"{folder / name}: cannot be written: {error.strerror}; run it as root") from error
     if runs_systemd():
         _systemctl("daemon-reload")
-    return files
+
+
+def _put_back(before: _Standing, files: Collection[str], folder: Path, *, started: bool) -> str:
+    """After a failed install of ``files``; says what stands now."""
+    if started:
+        _asked("disable", "--now", *files)  # fails where it had not come that far
+    try:
+        _put(before.texts, [name for name in files if name not in before.texts], folder)
+        if before.enabled:
+            _systemctl("enable", "--quiet", *before.enabled)
+        if before.active:
+            _systemctl("start", *before.active)
+    except ServeError as error:
+        return f"and what stood before could not be put back: {error}"
+    return "what stood before stands again" if before.texts else "nothing is installed"
 
 
 def runs_systemd() -> bool:
@@ -190,10 +258,14 @@ def runs_systemd() -> bool:
 
 
 def _systemctl(*arguments: str) -> None:
-    done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
+    done = _asked(*arguments)
     if done.returncode:
         why = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
         raise ServeError(f"systemctl {' '.join(arguments)}: {why[:300]}")
+
+
+def _asked(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
 
 
 def _quoted(argument: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -104,35 +105,150 @@ def test_install_and_uninstall(folder: Path) -> None:
     units = folder / "units"
     done = run("install", "--unit-dir", units, "--socket", folder / "a model.edgekd", "--json")
     names = {"edgekd-runtime.service", "edgekd-runtime.socket"}
-    assert json.loads(done.stdout) == {"written": sorted(str(units / name) for name in names), "started": False}
+    written = sorted(str(units / name) for name in names)
+    assert json.loads(done.stdout) == {"written": written, "removed": [], "started": False}
     assert {path.name for path in units.iterdir()} == names
     again = run("install", "--unit-dir", units, folder / "a model.edgekd")
     assert again.exit_code == 0
     assert "start it: systemctl enable --now edgekd-runtime" in again.stdout
+    assert f"removed {units / 'edgekd-runtime.socket'}" in again.stdout
+    assert [path.name for path in units.iterdir()] == ["edgekd-runtime.service"]
     removed = run("uninstall", "--unit-dir", units)
     assert removed.exit_code == 0
     assert list(units.iterdir()) == []
     assert run("uninstall", "--unit-dir", units).exit_code == 1
 
 
-def test_systemctl_is_asked_in_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[list[str]] = []
+class Systemd:
+    """As much of it as ``install`` relies on. ``ran``: the text with which the service was last started."""
 
-    def systemctl(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        asked.append(command[1:])
-        return subprocess.CompletedProcess(command, int("fail" in folder.name), "", "")
+    def __init__(self, units: Path) -> None:
+        self.units, self.ran, self.fails = units, "", ""
+        self.enabled: set[str] = set()
+        self.active: set[str] = set()
 
+    def run(self, command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        verb, *names = (word for word in command[1:] if not word.startswith("--"))
+        error = "" if verb == "daemon-reload" else self._does(verb, names, "--now" in command)
+        return subprocess.CompletedProcess(command, 1 if error else 0, "", error)
+
+    def _does(self, verb: str, names: list[str], now: bool) -> str:
+        if missing := [name for name in names if not (self.units / name).exists()]:
+            return f"{missing} does not exist"
+        if verb == "is-enabled":
+            return "" if self.enabled.issuperset(names) else "disabled"
+        if verb == "is-active":
+            return "" if self.active.issuperset(names) else "inactive"
+        if verb == "enable":
+            self.enabled.update(names)
+        if verb == "disable":
+            self.enabled.difference_update(names)
+        if verb == "restart" or (verb == "disable" and now):
+            self._stop(names)
+        if verb in ("start", "restart") or (verb == "enable" and now):
+            return "".join(map(self._start, names))
+        return ""
+
+    def _stop(self, names: list[str]) -> None:
+        self.active.difference_update(names)
+        if "shop.socket" in names:  # which the service requires
+            self.active.discard("shop.service")
+
+    def _start(self, name: str) -> str:
+        if name in self.active:
+            return ""
+        if name.endswith(".socket"):
+            if "shop.service" in self.active:
+                return "Socket service shop.service already active, refusing."
+            self.active.add(name)
+            return ""
+        unit = (self.units / name).read_text()
+        if self.fails and self.fails in unit:
+            return "Job failed."
+        refused = self._start("shop.socket") if "Requires=shop.socket" in unit else ""
+        if not refused:
+            self.active.add(name)
+            listens = (self.units / "shop.socket") if "shop.socket" in self.active else None
+            self.ran = (listens.read_text() if listens and listens.exists() else "") + unit
+        return refused
+
+
+@pytest.fixture
+def systemd(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Systemd:
+    one = Systemd(folder / "units")
     monkeypatch.setattr(service, "runs_systemd", lambda: True)
-    monkeypatch.setattr(service.subprocess, "run", systemctl)
-    run("install", "--unit-dir", folder / "units", "--name", "shop", folder / "a model.edgekd")
-    run("uninstall", "--unit-dir", folder / "units", "--name", "shop")
-    assert asked == [
-        ["daemon-reload"],
-        ["enable", "--now", "shop.service"],
-        ["restart", "shop.service"],
-        ["disable", "--now", "shop.service"],
-        ["daemon-reload"],
-    ]
+    monkeypatch.setattr(service.subprocess, "run", one.run)
+    return one
+
+
+def install(folder: Path, *arguments: str) -> Result:
+    return run("install", "--unit-dir", folder / "units", "--name", "shop", folder / "a model.edgekd", *arguments)
+
+
+def test_systemd_starts_what_is_installed(folder: Path, systemd: Systemd) -> None:
+    assert install(folder).exit_code == 0
+    assert (systemd.enabled, systemd.active) == ({"shop.service"}, {"shop.service"})
+    assert run("uninstall", "--unit-dir", folder / "units", "--name", "shop").exit_code == 0
+    assert (systemd.enabled, systemd.active) == (set(), set())
+
+
+@pytest.mark.parametrize("first", [(), ("--socket",)])
+@pytest.mark.parametrize("then", [(), ("--socket",)])
+def test_another_install_takes_the_place_of_the_first(
+    folder: Path, systemd: Systemd, first: tuple[str, ...], then: tuple[str, ...]
+) -> None:
+    assert install(folder, *first, "--port", "9001").exit_code == 0
+    done = install(folder, *then, "--port", "9002")
+    assert done.exit_code == 0, done.output
+    assert systemd.enabled == {"shop.socket" if then else "shop.service"}
+    assert systemd.active == ({"shop.socket", "shop.service"} if then else {"shop.service"})
+    assert "--port 9002" in systemd.ran
+    assert ("ListenStream=127.0.0.1:9002" in systemd.ran) == bool(then)
+    assert {path.name for path in (folder / "units").iterdir()} == systemd.active
+
+
+@pytest.mark.parametrize("first", [(), ("--socket",)])
+@pytest.mark.parametrize("then", [(), ("--socket",)])
+def test_an_install_that_fails_leaves_what_stood(
+    folder: Path, systemd: Systemd, first: tuple[str, ...], then: tuple[str, ...]
+) -> None:
+    units = folder / "units"
+    install(folder, *first, "--port", "9001")
+    before = {path.name: path.read_text() for path in units.iterdir()}, set(systemd.enabled), set(systemd.active)
+    systemd.fails = "--port 9002"
+    done = install(folder, *then, "--port", "9002")
+    assert (done.exit_code, "Job failed.; what stood before stands again" in done.stderr) == (1, True), done.output
+    assert ({path.name: path.read_text() for path in units.iterdir()}, systemd.enabled, systemd.active) == before
+    assert "--port 9001" in systemd.ran
+
+
+def test_a_first_install_that_fails_leaves_nothing(folder: Path, systemd: Systemd) -> None:
+    systemd.fails = "--port"
+    done = install(folder, "--socket", "--port", "9001")
+    assert (done.exit_code, "nothing is installed" in done.stderr) == (1, True), done.output
+    assert (list((folder / "units").iterdir()), systemd.enabled, systemd.active) == ([], set(), set())
+
+
+def test_what_could_not_be_put_back_is_said(folder: Path, systemd: Systemd) -> None:
+    install(folder, "--port", "9001")
+    systemd.fails = "--port"
+    done = install(folder, "--port", "9002")
+    assert (done.exit_code, "could not be put back: systemctl start shop.service" in done.stderr) == (1, True)
+
+
+def test_units_are_written_without_a_start(folder: Path, systemd: Systemd) -> None:
+    install(folder, "--socket", "--port", "9001")
+    assert install(folder, "--no-start", "--port", "9002").exit_code == 0
+    assert [path.name for path in (folder / "units").iterdir()] == ["shop.service"]
+    assert (systemd.enabled, systemd.active) == (set(), set())  # a socket without its unit would be in the way
+
+
+def test_only_root_installs(folder: Path, systemd: Systemd, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(folder, "--port", "9001")
+    monkeypatch.setattr(service.os, "access", lambda _, mode: mode != os.W_OK)
+    done = install(folder, "--socket")
+    assert (done.exit_code, "run it as root" in done.stderr) == (1, True)
+    assert systemd.active == {"shop.service"}
 
 
 @pytest.mark.parametrize(("argument", "word"), [("a", "a"), ("a b", '"a b"'), ("50%", "50%%"), ("$x", "$$x")])
