@@ -19,7 +19,6 @@ _Command = TypeVar("_Command", bound=Callable[..., None])
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _SIZE = re.compile(r"\d+[KMG]?|\d+%")
 _CREDENTIALS = {"token_file": "token", "tls_cert": "tls-cert", "tls_key": "tls-key"}  # read as root, for the service
-_SOCKETS = ("uds", "ipc")
 _PASSES_ON = {"ignore_unknown_options": True}
 
 
@@ -143,10 +142,7 @@ def _service(
     if not given["bundle_paths"] and folder is None:
         raise click.UsageError("give a BUNDLE, or --model-dir, to serve")
     service.checked(reads)
-    runtime = Path("/run") / name
-    for option in _SOCKETS:
-        if given[option] and given[option].parent != runtime:
-            raise click.UsageError(f"--{option}: a service can only make sockets in {runtime}; e.g. {runtime}/socket")
+    runtime = _runtime(name, given, by_socket)
     if given["port"] < 1024 and not by_socket:
         raise click.UsageError(f"--port {given['port']}: ports below 1024 are systemd's to open; add --socket")
     credentials = {_CREDENTIALS[key]: given[key].resolve() for key in _CREDENTIALS if given[key]}
@@ -158,10 +154,26 @@ def _service(
         tuple(path.resolve() for path in reads),
         credentials,
         tuple(streams),
+        runtime,
         hosts.is_loopback(given["host"]),
         memory_max,
         group,
     )
+
+
+def _runtime(name: str, given: dict[str, Any], by_socket: bool) -> str | None:
+    """The service's folder in /run, None where it makes no sockets itself. Raises ``click.UsageError``.
+
+    What systemd listens on must not lie in it: the folder goes whenever the service stops, the sockets do not.
+    """
+    own = f"{name}/ipc" if by_socket else name
+    for option, folder in (("uds", Path("/run", name)), ("ipc", Path("/run", own))):
+        if given[option] and given[option].parent != folder:
+            how = "with --socket, " if by_socket else ""
+            raise click.UsageError(
+                f"--{option}: {how}a service can only make sockets in {folder}; e.g. {folder}/socket"
+            )
+    return own if given["ipc"] or not by_socket else None
 
 
 def _rewritten(ctx: click.Context) -> list[str]:

@@ -42,9 +42,7 @@ Environment=PYTHONDONTWRITEBYTECODE=1
 {credentials}
 # Who it is and what it may use
 DynamicUser=yes
-{group}RuntimeDirectory={name}
-RuntimeDirectoryMode=0750
-UMask=0077
+{group}{runtime}UMask=0077
 MemoryMax={memory_max}
 TasksMax=128
 LimitCORE=0
@@ -92,6 +90,7 @@ Description=edgekd-runtime ({name}), its sockets
 [Socket]
 {streams}
 SocketMode=0660
+RemoveOnStop=yes
 {group}
 [Install]
 WantedBy=sockets.target
@@ -103,6 +102,7 @@ class Service:
     """``arguments``: of ``serve``; ``%d`` in them is the folder of the ``credentials`` (name → file).
 
     ``streams``: what systemd listens on for it, nothing where it listens itself. ``reads``: the files that it is given.
+    ``runtime``: the folder in /run for the sockets that it makes itself; it is removed when the service stops.
     ``is_local``: nobody but this machine is to reach it. ``group``: whose members may use its unix sockets.
     """
 
@@ -111,6 +111,7 @@ class Service:
     reads: tuple[Path, ...]
     credentials: Mapping[str, Path]
     streams: tuple[str, ...]
+    runtime: str | None
     is_local: bool
     memory_max: str
     group: str | None
@@ -124,6 +125,7 @@ class Service:
             command=" ".join(map(_quoted, (sys.executable, "-m", "edgekd_runtime", "serve", *self.arguments))),
             credentials="".join(f"LoadCredential={name}:{path}\n" for name, path in self.credentials.items()),
             group=group,
+            runtime=f"RuntimeDirectory={self.runtime}\nRuntimeDirectoryMode=0750\n" if self.runtime else "",
             memory_max=self.memory_max,
             homes=self._homes(),
             network="IPAddressDeny=any\nIPAddressAllow=localhost\n" if self.is_local else "",

@@ -76,6 +76,20 @@ def test_sockets_that_systemd_opens(folder: Path) -> None:
     assert set(files) == {"shop.service", "shop.socket"}
     assert {"ListenStream=127.0.0.1:80", f"ListenStream={uds}", "SocketMode=0660"} < set(lines(files["shop.socket"]))
     assert "Requires=shop.socket" in lines(files["shop.service"])
+    assert "RuntimeDirectory=" not in files["shop.service"]  # systemd removes it, with the socket, on every stop
+
+
+def runtime_directories(*arguments: str | Path) -> list[str]:
+    unit = json.loads(run("print", "--name", "shop", *arguments, "--json").stdout)["files"]["shop.service"]
+    return [line for line in lines(unit) if line.startswith("RuntimeDirectory=")]
+
+
+def test_sockets_that_the_service_makes_have_a_folder_that_goes_with_it(folder: Path) -> None:
+    bundle = folder / "a model.edgekd"
+    own = ("--uds", "/run/shop/socket", "--ipc", "/run/shop/ipc")
+    assert runtime_directories(bundle, *own) == ["RuntimeDirectory=shop"]
+    beside = ("--uds", "/run/shop/socket", "--ipc", "/run/shop/ipc/socket")
+    assert runtime_directories("--socket", bundle, *beside) == ["RuntimeDirectory=shop/ipc"]
 
 
 def test_what_can_be_wrong_is_said(folder: Path) -> None:
@@ -88,6 +102,7 @@ def test_what_can_be_wrong_is_said(folder: Path) -> None:
         ((bundle, "--nothing"), 2, "No such option"),
         ((bundle, "--port", "x"), 2, "not a valid integer"),
         ((bundle, "--port", "80"), 2, "add --socket"),
+        (("--socket", bundle, "--ipc", "/run/edgekd-runtime/ipc"), 2, "/run/edgekd-runtime/ipc/socket"),
         ((bundle, "--uds", "/tmp/s"), 2, "/run/edgekd-runtime"),
         ((bundle, "--ipc", "/run/s"), 2, "/run/edgekd-runtime"),
         ((bundle, "--name", "../x"), 2, "not a unit's name"),
@@ -263,14 +278,14 @@ def test_words_of_a_command(argument: str, word: str) -> None:
 @pytest.mark.parametrize("by_socket", [False, True])
 def test_systemd_takes_the_units_and_finds_them_tight(folder: Path, by_socket: bool) -> None:
     units = folder / "units"
-    options = ("--socket",) if by_socket else ()
+    options, ipc = (("--socket",), "ipc/socket") if by_socket else ((), "ipc")
     arguments = (
         "--token-file",
         folder / "token",
         "--uds",
         "/run/edgekd-runtime/socket",
         "--ipc",
-        "/run/edgekd-runtime/ipc",
+        f"/run/edgekd-runtime/{ipc}",
     )
     done = run("install", "--unit-dir", units, *options, folder / "a model.edgekd", *arguments)
     assert done.exit_code == 0, done.output
