@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import re
@@ -138,22 +139,21 @@ def _service(
     os.environ.pop(auth.VARIABLE, None)  # the service will not have it
     guarding.guarding([given["host"]], {key: given[key] for key in guarding.NAMES})
     folder = given["model_dir"]
-    reads = [*given["bundle_paths"], *given["public_key"], *([folder] if folder else [])]
+    reads = [path.resolve() for path in (*given["bundle_paths"], *given["public_key"], *([folder] if folder else []))]
     if not given["bundle_paths"] and folder is None:
         raise click.UsageError("give a BUNDLE, or --model-dir, to serve")
-    service.checked(reads)
+    service.checked(reads, group)
     runtime = _runtime(name, given, by_socket)
     if given["port"] < 1024 and not by_socket:
         raise click.UsageError(f"--port {given['port']}: ports below 1024 are systemd's to open; add --socket")
     credentials = {_CREDENTIALS[key]: given[key].resolve() for key in _CREDENTIALS if given[key]}
-    host = f"[{given['host']}]" if ":" in given["host"] else given["host"].replace("localhost", "127.0.0.1")
-    streams = [f"{host}:{given['port']}", *([str(given["uds"])] if given["uds"] else [])] if by_socket else []
+    uds = [str(given["uds"])] if given["uds"] else []
     return service.Service(
         name,
         tuple(_rewritten(ctx)),
-        tuple(path.resolve() for path in reads),
+        tuple(reads),
         credentials,
-        tuple(streams),
+        (_stream(given["host"], given["port"]), *uds) if by_socket else (),
         runtime,
         hosts.is_loopback(given["host"]),
         memory_max,
@@ -174,6 +174,18 @@ def _runtime(name: str, given: dict[str, Any], by_socket: bool) -> str | None:
                 f"--{option}: {how}a service can only make sockets in {folder}; e.g. {folder}/socket"
             )
     return own if given["ipc"] or not by_socket else None
+
+
+def _stream(host: str, port: int) -> str:
+    """As ListenStream= has it, systemd.socket(5). Raises ``click.UsageError``."""
+    if not port:
+        raise click.UsageError("--port 0: with --socket, systemd wants a port")
+    address, _, scope = ("127.0.0.1" if host == "localhost" else host).partition("%")
+    try:
+        is_v6 = ipaddress.ip_address(address).version == 6
+    except ValueError as error:
+        raise click.UsageError(f"--host {host}: with --socket, systemd wants an address, not a name") from error
+    return f"[{address}]:{port}" + (f"%{scope}" if scope else "") if is_v6 else f"{address}:{port}"
 
 
 def _rewritten(ctx: click.Context) -> list[str]:

@@ -7,7 +7,9 @@ system calls, and talks to nobody but this machine unless it listens for others.
 
 from __future__ import annotations
 
+import grp
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -19,6 +21,7 @@ from edgekd_runtime.errors import ServeError
 
 UNIT_FOLDER = Path("/etc/systemd/system")
 _HIDDEN = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/tmp")))
+_PERMISSIONS = {"gr": stat.S_IRGRP, "gx": stat.S_IXGRP, "or": stat.S_IROTH, "ox": stat.S_IXOTH}
 _SYSTEMD_RUNS = Path("/run/systemd/system")
 
 _UNIT = """\
@@ -123,7 +126,9 @@ class Service:
             name=self.name,
             activation=f"Requires={self.name}.socket\nAfter={self.name}.socket\n" if self.streams else "",
             command=" ".join(map(_quoted, (sys.executable, "-m", "edgekd_runtime", "serve", *self.arguments))),
-            credentials="".join(f"LoadCredential={name}:{path}\n" for name, path in self.credentials.items()),
+            credentials="".join(
+                f"LoadCredential={name}:{_escaped(str(path))}\n" for name, path in self.credentials.items()
+            ),
             group=group,
             runtime=f"RuntimeDirectory={self.runtime}\nRuntimeDirectoryMode=0750\n" if self.runtime else "",
             memory_max=self.memory_max,
@@ -132,19 +137,15 @@ class Service:
         )
         files = {f"{self.name}.service": unit}
         if self.streams:
-            streams = "\n".join(f"ListenStream={stream}" for stream in self.streams)
+            streams = "\n".join(f"ListenStream={_escaped(stream)}" for stream in self.streams)
             socket_group = f"SocketGroup={self.group}\n" if self.group else ""
             files[f"{self.name}.socket"] = _SOCKET.format(name=self.name, streams=streams, group=socket_group)
         return files
 
     def _homes(self) -> str:
         """Folders, not files: a file that is replaced to be loaded anew would not be seen through its own mount."""
-        needed = [
-            Path(sys.prefix),
-            Path(sys.base_prefix),
-            *(path if path.is_dir() else path.parent for path in self.reads),
-        ]
-        bound = sorted({path for path in needed if any(path.is_relative_to(folder) for folder in _HIDDEN)})
+        needed = [Path(sys.prefix), Path(sys.base_prefix), *map(_folder, self.reads)]
+        bound = sorted({path for path in needed if _is_hidden(path)})
         if not bound:
             return "ProtectHome=yes\n"
         return "ProtectHome=tmpfs\n" + "".join(f"BindReadOnlyPaths={_bound(path)}\n" for path in bound)
@@ -271,8 +272,8 @@ def _asked(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def _quoted(argument: str) -> str:
-    """As one word of ExecStart=, systemd.service(5); ``%d`` stands as it is at an argument's place for a file."""
-    escaped = argument if "%d/" in argument else _escaped(argument)
+    """As one word of ExecStart=, systemd.service(5); ``%d/`` at its start, where no path has it, stands as it is."""
+    escaped = argument if argument.startswith("%d/") else _escaped(argument)
     escaped = escaped.replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$")
     return f'"{escaped}"' if any(c in " \t'\";" for c in argument) or not argument else escaped
 
@@ -286,12 +287,39 @@ def _escaped(text: str) -> str:
     return text.replace("%", "%%")
 
 
-def checked(paths: Sequence[Path]) -> None:
-    """Files that the service's own user must read. Raises ``ServeError``."""
+def _folder(path: Path) -> Path:
+    """What the service must see of the file system to read ``path``, now and when it is replaced."""
+    return path if path.is_dir() else path.parent
+
+
+def _is_hidden(folder: Path) -> bool:
+    """Whether the service sees of it, and of what is above it, only what is bound there."""
+    return any(folder.is_relative_to(hidden) for hidden in _HIDDEN)
+
+
+def checked(paths: Sequence[Path], group: str | None = None) -> None:
+    """Absolute ``paths`` that the service's own user, as a member of ``group``, must read. Raises ``ServeError``."""
+    gid = _gid(group)
     for path in paths:
-        try:
-            mode = path.stat().st_mode
-        except OSError as error:
-            raise ServeError(f"{path}: {error.strerror}") from error
-        if not mode & 0o004:
-            raise ServeError(f"{path}: the service's own user cannot read it; chmod o+r {path}")
+        folder = _folder(path)
+        for above in [folder] if _is_hidden(folder) else [*reversed(folder.parents), folder]:
+            _check(path, above, "x", gid)
+        _check(path, path, "r", gid)
+
+
+def _check(path: Path, passed: Path, permission: str, gid: int | None) -> None:
+    """``passed`` is on the way to ``path``, or is it."""
+    try:
+        status = passed.stat()
+    except OSError as error:
+        raise ServeError(f"{path}: {error.strerror}") from error
+    who = "g" if status.st_gid == gid else "o"
+    if not status.st_mode & _PERMISSIONS[who + permission]:
+        raise ServeError(f"{path}: the service's own user cannot read it; chmod {who}+{permission} {passed}")
+
+
+def _gid(group: str | None) -> int | None:
+    try:
+        return grp.getgrnam(group).gr_gid if group else None
+    except KeyError:  # of the machine for which an image is being built
+        return None

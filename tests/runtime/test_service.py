@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
 import shutil
@@ -32,6 +33,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "token").write_text("correct-horse-battery-staple")
     (tmp_path / "token").chmod(0o600)
     (tmp_path / "units").mkdir()
+    tmp_path.chmod(0o755)
     return tmp_path
 
 
@@ -92,6 +94,67 @@ def test_sockets_that_the_service_makes_have_a_folder_that_goes_with_it(folder: 
     assert runtime_directories("--socket", bundle, *beside) == ["RuntimeDirectory=shop/ipc"]
 
 
+@pytest.mark.parametrize(
+    ("host", "stream"),
+    [
+        ("localhost", "127.0.0.1:8080"),
+        ("::1", "[::1]:8080"),
+        ("fe80::1%eth0", "[fe80::1]:8080%%eth0"),
+        ("0.0.0.0", "0.0.0.0:8080"),
+    ],
+)
+def test_addresses_as_systemd_has_them(folder: Path, host: str, stream: str) -> None:
+    arguments = (folder / "a model.edgekd", "--token-file", folder / "token", "--host", host)
+    done = run("print", "--socket", *arguments, "--json")
+    assert f"ListenStream={stream}" in lines(json.loads(done.stdout)["files"]["edgekd-runtime.socket"]), done.output
+
+
+def test_percent_signs_of_paths_are_no_specifiers(folder: Path) -> None:
+    (folder / "50%d").mkdir()
+    bundle, token = folder / "50%d" / "a.edgekd", folder / "50%d" / "token"
+    shutil.copy(folder / "a model.edgekd", bundle)
+    shutil.copy(folder / "token", token)
+    uds = "/run/edgekd-runtime/50%i"
+    done = run("print", "--socket", bundle, "--token-file", token, "--uds", uds, "--json")
+    files = json.loads(done.stdout)["files"]
+    service_lines = lines(files["edgekd-runtime.service"])
+    assert f"LoadCredential=token:{folder}/50%%d/token" in service_lines
+    assert any(f"serve {folder}/50%%d/a.edgekd" in line and "%d/token" in line for line in service_lines)
+    assert "ListenStream=/run/edgekd-runtime/50%%i" in lines(files["edgekd-runtime.socket"])
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o711])
+def test_a_folder_that_the_service_cannot_pass_through(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    """Of a home only the bundle's own folder is bound, so what is above it does not matter; elsewhere it does."""
+    bundle = folder / "above" / "own" / "a.edgekd"
+    bundle.parent.mkdir(parents=True)
+    shutil.copy(folder / "a model.edgekd", bundle)
+    bundle.parent.parent.chmod(0o700)
+    bundle.parent.chmod(mode)
+    passes = mode == 0o711
+    done = run("print", bundle)
+    assert (done.exit_code == 0) == passes
+    assert passes or f"chmod o+x {bundle.parent}" in done.stderr
+    done = run("print", "--model-dir", bundle.parent)
+    assert (done.exit_code, f"chmod o+{'r' if passes else 'x'} {bundle.parent}" in done.stderr) == (1, True)
+    monkeypatch.setattr(service, "_HIDDEN", ())
+    done = run("print", bundle)
+    first = next(path for path in reversed(bundle.parents) if not path.stat().st_mode & 0o001)
+    assert (done.exit_code, f"chmod o+x {first}" in done.stderr) == (1, True)
+
+
+def test_what_a_group_may_read_its_service_may(folder: Path) -> None:
+    bundle, group = folder / "a model.edgekd", grp.getgrgid(folder.stat().st_gid).gr_name
+    folder.chmod(0o750)
+    bundle.chmod(0o640)
+    assert run("print", bundle).exit_code == 1
+    assert run("print", "--group", group, bundle).exit_code == 0
+    folder.chmod(0o705)
+    assert f"chmod g+x {folder}" in run("print", "--group", group, bundle).stderr
+
+
 def test_what_can_be_wrong_is_said(folder: Path) -> None:
     bundle = folder / "a model.edgekd"
     (folder / "private.edgekd").write_bytes(bundle.read_bytes())
@@ -102,6 +165,8 @@ def test_what_can_be_wrong_is_said(folder: Path) -> None:
         ((bundle, "--nothing"), 2, "No such option"),
         ((bundle, "--port", "x"), 2, "not a valid integer"),
         ((bundle, "--port", "80"), 2, "add --socket"),
+        (("--socket", bundle, "--port", "0"), 2, "wants a port"),
+        (("--socket", bundle, "--host", "shop.local", "--token-file", folder / "token"), 2, "an address, not a name"),
         (("--socket", bundle, "--ipc", "/run/edgekd-runtime/ipc"), 2, "/run/edgekd-runtime/ipc/socket"),
         ((bundle, "--uds", "/tmp/s"), 2, "/run/edgekd-runtime"),
         ((bundle, "--ipc", "/run/s"), 2, "/run/edgekd-runtime"),
@@ -272,6 +337,7 @@ def test_words_of_a_command(argument: str, word: str) -> None:
     assert service._quoted("") == '""'
     assert service._quoted('a"b\\') == '"a\\"b\\\\"'
     assert service._quoted("%d/token") == "%d/token"
+    assert service._quoted("/50%d/token") == "/50%%d/token"
 
 
 @needs_systemd
