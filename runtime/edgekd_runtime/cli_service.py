@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import re
@@ -19,7 +20,6 @@ _Command = TypeVar("_Command", bound=Callable[..., None])
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _SIZE = re.compile(r"\d+[KMG]?|\d+%")
 _CREDENTIALS = {"token_file": "token", "tls_cert": "tls-cert", "tls_key": "tls-key"}  # read as root, for the service
-_SOCKETS = ("uds", "ipc")
 _PASSES_ON = {"ignore_unknown_options": True}
 
 
@@ -97,11 +97,14 @@ def show(as_json: bool, **given: Any) -> None:
 def install(unit_dir: Path, no_start: bool, as_json: bool, **given: Any) -> None:
     """Write the units, and start the service now and whenever the machine starts."""
     wanted = _service(**given)
-    written = service.install(wanted, unit_dir, start=not no_start)
+    written, removed = service.install(wanted, unit_dir, start=not no_start)
     started = service.runs_systemd() and not no_start
     if as_json:
-        click.echo(json.dumps({"written": list(map(str, written)), "started": started}))
+        paths = {"written": list(map(str, written)), "removed": list(map(str, removed))}
+        click.echo(json.dumps({**paths, "started": started}))
         return
+    for path in removed:
+        click.echo(f"removed {path}")
     for path in written:
         click.echo(f"written {path}")
     unit = f"{wanted.name}.socket" if wanted.streams else wanted.name
@@ -136,29 +139,53 @@ def _service(
     os.environ.pop(auth.VARIABLE, None)  # the service will not have it
     guarding.guarding([given["host"]], {key: given[key] for key in guarding.NAMES})
     folder = given["model_dir"]
-    reads = [*given["bundle_paths"], *given["public_key"], *([folder] if folder else [])]
+    reads = [path.resolve() for path in (*given["bundle_paths"], *given["public_key"], *([folder] if folder else []))]
     if not given["bundle_paths"] and folder is None:
         raise click.UsageError("give a BUNDLE, or --model-dir, to serve")
-    service.checked(reads)
-    runtime = Path("/run") / name
-    for option in _SOCKETS:
-        if given[option] and given[option].parent != runtime:
-            raise click.UsageError(f"--{option}: a service can only make sockets in {runtime}; e.g. {runtime}/socket")
+    service.checked(reads, group)
+    runtime = _runtime(name, given, by_socket)
     if given["port"] < 1024 and not by_socket:
         raise click.UsageError(f"--port {given['port']}: ports below 1024 are systemd's to open; add --socket")
     credentials = {_CREDENTIALS[key]: given[key].resolve() for key in _CREDENTIALS if given[key]}
-    host = f"[{given['host']}]" if ":" in given["host"] else given["host"].replace("localhost", "127.0.0.1")
-    streams = [f"{host}:{given['port']}", *([str(given["uds"])] if given["uds"] else [])] if by_socket else []
+    uds = [str(given["uds"])] if given["uds"] else []
     return service.Service(
         name,
         tuple(_rewritten(ctx)),
-        tuple(path.resolve() for path in reads),
+        tuple(reads),
         credentials,
-        tuple(streams),
+        (_stream(given["host"], given["port"]), *uds) if by_socket else (),
+        runtime,
         hosts.is_loopback(given["host"]),
         memory_max,
         group,
     )
+
+
+def _runtime(name: str, given: dict[str, Any], by_socket: bool) -> str | None:
+    """The service's folder in /run, None where it makes no sockets itself. Raises ``click.UsageError``.
+
+    What systemd listens on must not lie in it: the folder goes whenever the service stops, the sockets do not.
+    """
+    own = f"{name}/ipc" if by_socket else name
+    for option, folder in (("uds", Path("/run", name)), ("ipc", Path("/run", own))):
+        if given[option] and given[option].parent != folder:
+            how = "with --socket, " if by_socket else ""
+            raise click.UsageError(
+                f"--{option}: {how}a service can only make sockets in {folder}; e.g. {folder}/socket"
+            )
+    return own if given["ipc"] or not by_socket else None
+
+
+def _stream(host: str, port: int) -> str:
+    """As ListenStream= has it, systemd.socket(5). Raises ``click.UsageError``."""
+    if not port:
+        raise click.UsageError("--port 0: with --socket, systemd wants a port")
+    address, _, scope = ("127.0.0.1" if host == "localhost" else host).partition("%")
+    try:
+        is_v6 = ipaddress.ip_address(address).version == 6
+    except ValueError as error:
+        raise click.UsageError(f"--host {host}: with --socket, systemd wants an address, not a name") from error
+    return f"[{address}]:{port}" + (f"%{scope}" if scope else "") if is_v6 else f"{address}:{port}"
 
 
 def _rewritten(ctx: click.Context) -> list[str]:

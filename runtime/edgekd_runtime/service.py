@@ -7,9 +7,12 @@ system calls, and talks to nobody but this machine unless it listens for others.
 
 from __future__ import annotations
 
+import grp
+import os
+import stat
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from edgekd_runtime.errors import ServeError
 
 UNIT_FOLDER = Path("/etc/systemd/system")
 _HIDDEN = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/tmp")))
+_PERMISSIONS = {"gr": stat.S_IRGRP, "gx": stat.S_IXGRP, "or": stat.S_IROTH, "ox": stat.S_IXOTH}
 _SYSTEMD_RUNS = Path("/run/systemd/system")
 
 _UNIT = """\
@@ -41,9 +45,7 @@ Environment=PYTHONDONTWRITEBYTECODE=1
 {credentials}
 # Who it is and what it may use
 DynamicUser=yes
-{group}RuntimeDirectory={name}
-RuntimeDirectoryMode=0750
-UMask=0077
+{group}{runtime}UMask=0077
 MemoryMax={memory_max}
 TasksMax=128
 LimitCORE=0
@@ -91,6 +93,7 @@ Description=edgekd-runtime ({name}), its sockets
 [Socket]
 {streams}
 SocketMode=0660
+RemoveOnStop=yes
 {group}
 [Install]
 WantedBy=sockets.target
@@ -102,6 +105,7 @@ class Service:
     """``arguments``: of ``serve``; ``%d`` in them is the folder of the ``credentials`` (name → file).
 
     ``streams``: what systemd listens on for it, nothing where it listens itself. ``reads``: the files that it is given.
+    ``runtime``: the folder in /run for the sockets that it makes itself; it is removed when the service stops.
     ``is_local``: nobody but this machine is to reach it. ``group``: whose members may use its unix sockets.
     """
 
@@ -110,6 +114,7 @@ class Service:
     reads: tuple[Path, ...]
     credentials: Mapping[str, Path]
     streams: tuple[str, ...]
+    runtime: str | None
     is_local: bool
     memory_max: str
     group: str | None
@@ -121,67 +126,133 @@ class Service:
             name=self.name,
             activation=f"Requires={self.name}.socket\nAfter={self.name}.socket\n" if self.streams else "",
             command=" ".join(map(_quoted, (sys.executable, "-m", "edgekd_runtime", "serve", *self.arguments))),
-            credentials="".join(f"LoadCredential={name}:{path}\n" for name, path in self.credentials.items()),
+            credentials="".join(
+                f"LoadCredential={name}:{_escaped(str(path))}\n" for name, path in self.credentials.items()
+            ),
             group=group,
+            runtime=f"RuntimeDirectory={self.runtime}\nRuntimeDirectoryMode=0750\n" if self.runtime else "",
             memory_max=self.memory_max,
             homes=self._homes(),
             network="IPAddressDeny=any\nIPAddressAllow=localhost\n" if self.is_local else "",
         )
         files = {f"{self.name}.service": unit}
         if self.streams:
-            streams = "\n".join(f"ListenStream={stream}" for stream in self.streams)
+            streams = "\n".join(f"ListenStream={_escaped(stream)}" for stream in self.streams)
             socket_group = f"SocketGroup={self.group}\n" if self.group else ""
             files[f"{self.name}.socket"] = _SOCKET.format(name=self.name, streams=streams, group=socket_group)
         return files
 
     def _homes(self) -> str:
         """Folders, not files: a file that is replaced to be loaded anew would not be seen through its own mount."""
-        needed = [
-            Path(sys.prefix),
-            Path(sys.base_prefix),
-            *(path if path.is_dir() else path.parent for path in self.reads),
-        ]
-        bound = sorted({path for path in needed if any(path.is_relative_to(folder) for folder in _HIDDEN)})
+        needed = [Path(sys.prefix), Path(sys.base_prefix), *map(_folder, self.reads)]
+        bound = sorted({path for path in needed if _is_hidden(path)})
         if not bound:
             return "ProtectHome=yes\n"
         return "ProtectHome=tmpfs\n" + "".join(f"BindReadOnlyPaths={_bound(path)}\n" for path in bound)
 
 
-def install(service: Service, folder: Path, *, start: bool) -> list[Path]:
+@dataclass(frozen=True)
+class _Standing:
+    """What an earlier install left. ``texts``: file name → text."""
+
+    texts: dict[str, str]
+    enabled: list[str]
+    active: list[str]
+
+    def stop(self, names: Iterable[str]) -> None:
+        if known := [name for name in names if name in self.enabled or name in self.active]:
+            _systemctl("disable", "--now", *known)
+
+
+def install(service: Service, folder: Path, *, start: bool) -> tuple[list[Path], list[Path]]:
     """Write the unit files, and have systemd start the service now and whenever the machine starts.
 
-    Raises ``ServeError``. Where systemd does not run (an image that is being built) the files are written all the same.
+    Gives what was written, and what an earlier install had and this one has not. Where systemd does not run (an image
+    that is being built) the files are written all the same. Raises ``ServeError``; then what stood before stands again.
     """
-    written = []
-    for name, text in service.files().items():
-        try:
-            atomic.write_bytes(folder / name, text.encode())
-        except OSError as error:
-            raise ServeError(f"{folder / name}: cannot be written: {error.strerror}; run it as root") from error
-        written.append(folder / name)
-    if runs_systemd():
-        _systemctl("daemon-reload")
-        if start:
-            _systemctl("enable", "--now", written[-1].name)
+    if not os.access(folder, os.W_OK):
+        raise ServeError(f"{folder}: cannot be written; run it as root")
+    files, before = service.files(), _standing(service.name, folder)
+    gone = [name for name in before.texts if name not in files]
+    starts = start and runs_systemd()
+    socket = f"{service.name}.socket"
+    listens_anew = files.get(socket) != before.texts.get(socket)
+    try:
+        # A socket unit does not start beside its running service, and a running one keeps the sockets that it has
+        before.stop(before.texts if starts and listens_anew else gone)
+        _put(files, gone, folder)
+        if starts:
+            _systemctl("enable", "--quiet", list(files)[-1])
             _systemctl("restart", f"{service.name}.service")
-    return written
+    except ServeError as error:
+        raise ServeError(f"{error}; {_put_back(before, files, folder, started=starts)}") from error
+    return [folder / name for name in files], [folder / name for name in gone]
 
 
 def uninstall(name: str, folder: Path) -> list[Path]:
     """Stop the service and take its unit files away. Raises ``ServeError``."""
-    files = [path for path in (folder / f"{name}.socket", folder / f"{name}.service") if path.exists()]
-    if not files:
+    names = [unit for unit in _names(name) if (folder / unit).exists()]
+    if not names:
         raise ServeError(f"there is no {name}.service in {folder}")
     if runs_systemd():
-        _systemctl("disable", "--now", *(path.name for path in files))
-    for path in files:
+        _systemctl("disable", "--now", *names)
+    _put({}, names, folder)
+    return [folder / unit for unit in names]
+
+
+def _names(name: str) -> tuple[str, str]:
+    return f"{name}.socket", f"{name}.service"
+
+
+def _standing(name: str, folder: Path) -> _Standing:
+    texts = {}
+    for unit in _names(name):
         try:
-            path.unlink()
+            texts[unit] = (folder / unit).read_text("utf-8")
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            raise ServeError(f"{folder / unit}: cannot be read: {error}") from error
+    return _Standing(texts, _those("is-enabled", texts), _those("is-active", texts))
+
+
+def _those(question: str, names: Iterable[str]) -> list[str]:
+    """Of the units ``names`` those that are so, or become so."""
+    if not runs_systemd():
+        return []
+    answers = {name: _asked(question, name) for name in names}
+    return [name for name, done in answers.items() if not done.returncode or done.stdout.strip() == "activating"]
+
+
+def _put(files: Mapping[str, str], gone: Iterable[str], folder: Path) -> None:
+    """Write ``files`` (name → text), remove those that are ``gone``, and tell systemd. Raises ``ServeError``."""
+    for name in gone:
+        try:
+            (folder / name).unlink(missing_ok=True)
         except OSError as error:
-            raise ServeError(f"{path}: cannot be removed: {error.strerror}; run it as root") from error
+            raise ServeError(f"{folder / name}: cannot be removed: {error.strerror}; run it as root") from error
+    for name, text in files.items():
+        try:
+            atomic.write_bytes(folder / name, text.encode())
+        except OSError as error:
+            raise ServeError(f"{folder / name}: cannot be written: {error.strerror}; run it as root") from error
     if runs_systemd():
         _systemctl("daemon-reload")
-    return files
+
+
+def _put_back(before: _Standing, files: Collection[str], folder: Path, *, started: bool) -> str:
+    """After a failed install of ``files``; says what stands now."""
+    if started:
+        _asked("disable", "--now", *files)  # fails where it had not come that far
+    try:
+        _put(before.texts, [name for name in files if name not in before.texts], folder)
+        if before.enabled:
+            _systemctl("enable", "--quiet", *before.enabled)
+        if before.active:
+            _systemctl("start", *before.active)
+    except ServeError as error:
+        return f"and what stood before could not be put back: {error}"
+    return "what stood before stands again" if before.texts else "nothing is installed"
 
 
 def runs_systemd() -> bool:
@@ -190,15 +261,19 @@ def runs_systemd() -> bool:
 
 
 def _systemctl(*arguments: str) -> None:
-    done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
+    done = _asked(*arguments)
     if done.returncode:
         why = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
         raise ServeError(f"systemctl {' '.join(arguments)}: {why[:300]}")
 
 
+def _asked(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
+
+
 def _quoted(argument: str) -> str:
-    """As one word of ExecStart=, systemd.service(5); ``%d`` stands as it is at an argument's place for a file."""
-    escaped = argument if "%d/" in argument else _escaped(argument)
+    """As one word of ExecStart=, systemd.service(5); ``%d/`` at its start, where no path has it, stands as it is."""
+    escaped = argument if argument.startswith("%d/") else _escaped(argument)
     escaped = escaped.replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$")
     return f'"{escaped}"' if any(c in " \t'\";" for c in argument) or not argument else escaped
 
@@ -212,12 +287,39 @@ def _escaped(text: str) -> str:
     return text.replace("%", "%%")
 
 
-def checked(paths: Sequence[Path]) -> None:
-    """Files that the service's own user must read. Raises ``ServeError``."""
+def _folder(path: Path) -> Path:
+    """What the service must see of the file system to read ``path``, now and when it is replaced."""
+    return path if path.is_dir() else path.parent
+
+
+def _is_hidden(folder: Path) -> bool:
+    """Whether the service sees of it, and of what is above it, only what is bound there."""
+    return any(folder.is_relative_to(hidden) for hidden in _HIDDEN)
+
+
+def checked(paths: Sequence[Path], group: str | None = None) -> None:
+    """Absolute ``paths`` that the service's own user, as a member of ``group``, must read. Raises ``ServeError``."""
+    gid = _gid(group)
     for path in paths:
-        try:
-            mode = path.stat().st_mode
-        except OSError as error:
-            raise ServeError(f"{path}: {error.strerror}") from error
-        if not mode & 0o004:
-            raise ServeError(f"{path}: the service's own user cannot read it; chmod o+r {path}")
+        folder = _folder(path)
+        for above in [folder] if _is_hidden(folder) else [*reversed(folder.parents), folder]:
+            _check(path, above, "x", gid)
+        _check(path, path, "r", gid)
+
+
+def _check(path: Path, passed: Path, permission: str, gid: int | None) -> None:
+    """``passed`` is on the way to ``path``, or is it."""
+    try:
+        status = passed.stat()
+    except OSError as error:
+        raise ServeError(f"{path}: {error.strerror}") from error
+    who = "g" if status.st_gid == gid else "o"
+    if not status.st_mode & _PERMISSIONS[who + permission]:
+        raise ServeError(f"{path}: the service's own user cannot read it; chmod {who}+{permission} {passed}")
+
+
+def _gid(group: str | None) -> int | None:
+    try:
+        return grp.getgrnam(group).gr_gid if group else None
+    except KeyError:  # of the machine for which an image is being built
+        return None
