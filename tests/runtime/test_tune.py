@@ -102,6 +102,13 @@ def test_what_was_kept_is_believed_only_where_it_was_measured(
         lambda text: "[]",
         lambda text: text.replace('"threads": 2', '"threads": 99'),
         lambda text: text.replace('"threads": 2', '"threads": "2"'),
+        lambda text: text.replace('"threads": 2', '"threads": 2.0'),
+        lambda text: text.replace('"threads": 2', '"threads": true').replace('"workers": 1', '"workers": 2'),
+        *(
+            lambda text, figure=figure, number=number: text.replace(f'"{figure}": ', f'"{figure}": {number}, "x": ')
+            for figure in ("p50_us", "per_second")
+            for number in ("0", "-1", "NaN", "Infinity", "1" + "0" * 400)
+        ),
         lambda text: text.replace('"p50_us"', '"p51_us"'),
         lambda text: text[: text.index('"measured"')] + '"measured": []}',
         lambda text: "[" * 100_000,
