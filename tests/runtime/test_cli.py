@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -30,6 +31,20 @@ def test_bench_needs_something_to_run(without_golden: Path) -> None:
     table = run("bench", without_golden, "--text", "hello", "--runs", "10")
     assert table.exit_code == 0
     assert [line.split()[0] for line in table.stdout.splitlines()[2:]] == ["preprocess", "invoke", "classify"]
+
+
+@pytest.mark.parametrize("verb", ["infer", "bench"])
+@pytest.mark.parametrize(
+    ("shape", "said"), [((0, 4), "has a batch of 0"), ((), "must have shape"), ((0, 5), "must have shape")]
+)
+def test_tensors_without_a_row(
+    dense_bundle: Bundle, tmp_path: Path, verb: str, shape: tuple[int, ...], said: str
+) -> None:
+    dense_bundle.save(tmp_path / "dense.edgekd")
+    np.save(tmp_path / "x.npy", np.zeros(shape, np.float32))
+    done = run(verb, tmp_path / "dense.edgekd", tmp_path / "x.npy")
+    assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert said in done.stderr
 
 
 def test_infer_says_when_nothing_fits(without_golden: Path) -> None:
