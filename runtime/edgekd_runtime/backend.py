@@ -233,10 +233,13 @@ def _quiet_stderr() -> Iterator[None]:
 
     Only in the main thread: standard error belongs to all of them, and a server that loads a model aside still logs.
     """
-    if threading.current_thread() is not threading.main_thread():
+    saved = None
+    if threading.current_thread() is threading.main_thread():
+        with contextlib.suppress(OSError):  # closed
+            saved = os.dup(2)
+    if saved is None:
         yield
         return
-    saved = os.dup(2)
     try:
         with Path(os.devnull).open("wb") as sink:
             os.dup2(sink.fileno(), 2)

@@ -144,6 +144,14 @@ def test_loading_is_silent_and_leaves_stderr_alone(int8_dense: bytes, capfd: pyt
     assert capfd.readouterr().err == "still here"
 
 
+def test_loading_without_a_standard_error(int8_dense: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(_: int) -> int:
+        raise OSError(9, "Bad file descriptor")
+
+    monkeypatch.setattr(os, "dup", closed)
+    assert open_model(int8_dense, {"in": "x"}, {"out": "y"}).total_ops == 1
+
+
 def test_threads_follow_the_cores_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
     for cores, expected in ((1, 1), (3, 3), (64, 4)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
