@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from edgekd_runtime import fast, guarding, logs, notify, tune
+from edgekd_runtime import fast, guarding, logs, notify, streams, tune
 from edgekd_runtime.backend import default_threads
 from edgekd_runtime.bundle import load_bundle
 from edgekd_runtime.cli_common import (
@@ -235,7 +235,10 @@ def _announce(engines: Sequence[Engine], where: Sequence[str], log_format: str) 
     """Say that requests are taken: a line for people on standard output, or an event among the others of the log."""
     if log_format == "text":
         what = ", ".join(map(one_line, engines)) or "no models yet"
-        click.echo(f"serving {what} on {' and '.join(where)}")
+        try:
+            click.echo(f"serving {what} on {' and '.join(where)}")
+        except OSError:  # nobody reads it, but there are clients
+            streams.drop_output()
         return
     models = [
         {

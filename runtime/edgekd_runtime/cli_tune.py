@@ -61,7 +61,7 @@ def tune(
         if not as_json:
             _show(reports[-1])
     if as_json:
-        click.echo(json.dumps(reports, ensure_ascii=False))
+        click.echo(json.dumps(reports))
 
 
 def _measured(bundle: Bundle, backend: str, seconds: float, quiet: bool) -> tuning.Tuned:

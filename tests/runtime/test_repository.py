@@ -9,9 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from http.client import HTTPConnection
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.runtime.listen import listening
+from tests.runtime.waiting import soon
 
 from edgekd_runtime import api, repository, trial
 from edgekd_runtime.bundle import Bundle, Golden
@@ -296,13 +296,6 @@ def test_a_trial_that_hangs_ends_with_the_server(folder: Path, hanging: Path) ->
 def has_ended(process: int) -> bool:
     status = Path(f"/proc/{process}/stat")
     return not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
-
-
-def soon(happened: Callable[[], bool]) -> bool:
-    end = time.monotonic() + TIMEOUT_S
-    while not happened() and time.monotonic() < end:
-        time.sleep(0.02)
-    return happened()
 
 
 def test_a_bundle_that_is_changed_while_it_is_tried(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
