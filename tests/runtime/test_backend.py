@@ -113,6 +113,14 @@ def test_what_is_no_model_is_refused_in_one_line(model: bytes) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_tensor_name_that_is_no_text_is_refused_in_one_line(int8_dense: bytes) -> None:
+    named = b"\1\0\0\0%b\0"
+    assert int8_dense.count(named % b"x") == 1
+    with pytest.raises(BackendError, match="refuses the model: 'utf-8'") as caught:
+        open_model(int8_dense.replace(named % b"x", named % b"\xff"), {"in": "x"}, {"out": "y"})
+    assert "\n" not in str(caught.value)
+
+
 def test_a_failed_run_is_the_inputs_fault(float_add: Callable[[int], bytes]) -> None:
     opened = open_model(float_add(1), {"a": "a", "b": "b"}, {"c": "c"})
 
