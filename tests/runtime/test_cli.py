@@ -98,6 +98,9 @@ def test_a_damaged_bundle_is_one_line(bundle_path: Path, tmp_path: Path) -> None
         ["bench", "x", "--runs", "9"],
         ["serve", "x", "--port", "65536"],
         ["serve", "x", "--max-body", "0"],
+        ["serve", "x", "--deadline-ms", "nan"],
+        ["serve", "x", "--rate-limit", "nan"],
+        ["tune", "x", "--seconds", "nan"],
         ["nothing"],
     ],
 )
