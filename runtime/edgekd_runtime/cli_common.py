@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 
 import click
 
-from edgekd_runtime import bundle, tune
+from edgekd_runtime import bundle, logs, tune
 from edgekd_runtime.backend import BACKENDS, default_threads
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.errors import RuntimeFault
@@ -97,7 +98,9 @@ class Opening:
         tuned = tune.load(path, digest, self.backend)
         if tuned is None and self.tunes:
             tuned = tune.measure(loaded, backend=self.backend)
-            tune.save(path, digest, self.backend, tuned)
+            if not tune.save(path, digest, self.backend, tuned):
+                kept = tune.path_beside(path)
+                logs.event(logging.WARNING, f"{kept} cannot be written, so it will be measured again at every load")
         return tuned.best(self.goal) if tuned else None
 
 
