@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,16 +34,6 @@ def reports_faults(command: _Command) -> _Command:
             sys.exit(fault.exit_code)
 
     return wrapped  # type: ignore[return-value]
-
-
-class NumberRange(click.FloatRange):
-    """Takes no NaN, which click finds in every range."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        number = super().convert(value, param, ctx)
-        if math.isnan(number):
-            self.fail(f"{value!r} is not a number.", param, ctx)
-        return number
 
 
 bundle_argument = click.argument("bundle_path", metavar="BUNDLE", type=click.Path(path_type=Path))

@@ -18,7 +18,6 @@ from edgekd_runtime import fast, guarding, logs, notify, streams, tune
 from edgekd_runtime.backend import default_threads
 from edgekd_runtime.bundle import load_bundle
 from edgekd_runtime.cli_common import (
-    NumberRange,
     Opening,
     backend_option,
     one_line,
@@ -29,6 +28,7 @@ from edgekd_runtime.cli_common import (
     warn_of_slow_kernels,
 )
 from edgekd_runtime.engine import Engine
+from edgekd_runtime.finite import FiniteRange
 from edgekd_runtime.poll import DEFAULT_WINDOW_US
 from edgekd_runtime.signing import trust
 
@@ -75,7 +75,7 @@ _JSON_BYTES, _USUAL_ROWS = 20, 4  # of a float32 written as a double, as most la
 )
 @click.option(
     "--deadline-ms",
-    type=NumberRange(0, 3_600_000, min_open=True),
+    type=FiniteRange(0, 3_600_000, min_open=True),
     help="Answer 504 when it takes longer. [default: as the client asks with X-Request-Timeout-Ms, if it does]",
 )
 @click.option(

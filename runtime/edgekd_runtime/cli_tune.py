@@ -13,13 +13,13 @@ import click
 from edgekd_runtime import tune as tuning
 from edgekd_runtime.bundle import Bundle, load_bundle
 from edgekd_runtime.cli_common import (
-    NumberRange,
     backend_option,
     json_option,
     public_key_option,
     reports_faults,
     require_signature_option,
 )
+from edgekd_runtime.finite import FiniteRange
 from edgekd_runtime.signing import trust
 
 
@@ -27,7 +27,7 @@ from edgekd_runtime.signing import trust
 @click.argument("bundle_paths", metavar="BUNDLE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--seconds",
-    type=NumberRange(0.01, 60),
+    type=FiniteRange(0.01, 60),
     default=0.3,
     show_default=True,
     help="Length of one measurement; there are six of every setting.",
