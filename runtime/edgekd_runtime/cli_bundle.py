@@ -19,8 +19,8 @@ from edgekd_runtime.cli_common import (
     public_key_option,
     reports_faults,
     require_signature_option,
+    shortcomings,
     threads_option,
-    warn_of_slow_kernels,
 )
 from edgekd_runtime.engine import Arrays, Engine
 from edgekd_runtime.errors import InputError
@@ -121,7 +121,8 @@ def info(bundle_path: Path, as_json: bool, public_key: tuple[Path, ...], require
         "total_ops": engine.backend.total_ops,
         "tuned": {goal: vars(tuned.best(goal)) for goal in tuning.GOALS} if tuned else None,
     }
-    warn_of_slow_kernels(engine)
+    for what in shortcomings(engine):
+        click.echo(f"edgekd-runtime: warning: {what}", err=True)
     if as_json:
         click.echo(json.dumps(facts))
         return

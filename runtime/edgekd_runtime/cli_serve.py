@@ -24,8 +24,8 @@ from edgekd_runtime.cli_common import (
     public_key_option,
     reports_faults,
     require_signature_option,
+    shortcomings,
     threads_option,
-    warn_of_slow_kernels,
 )
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.finite import FiniteRange
@@ -182,7 +182,8 @@ def serve(
     engines = repository.open_named(bundle_paths)
     engines.update(repository.open_folder(engines))
     for engine in engines.values() if is_first else ():
-        warn_of_slow_kernels(engine)
+        for what in shortcomings(engine):
+            logs.event(logging.WARNING, what)
     site = Site(engines, api.ROUTES, Limits(math.ceil(queue / count), deadline_ms))
     if siblings is not None and (earlier := siblings.earlier()):
         site.go_on_from(earlier)
