@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +127,20 @@ def info(bundle_path: Path, as_json: bool, public_key: tuple[Path, ...], require
     if as_json:
         click.echo(json.dumps(facts))
         return
+    if len(loaded.labels) > 4:
+        facts["labels"] = f"{len(loaded.labels)}: {', '.join(loaded.labels[:4])}, …"
     for key, value in facts.items():
-        shown = f"{len(value)}: {', '.join(value[:4])}, …" if key == "labels" and len(value) > 4 else value
-        click.echo(f"{key:17} {shown}")
+        if value not in (None, "", [], {}):
+            click.echo(f"{key:17} {_readable(value)}")
+
+
+def _readable(value: object, between: str = "; ") -> str:
+    """JSON's kinds of values on a line: ``a: 1, 2; b: 3``."""
+    if isinstance(value, Mapping):
+        return between.join(f"{key}: {_readable(one, ', ')}" for key, one in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_readable(one) for one in value)
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 @click.command()

@@ -74,6 +74,9 @@ def test_info_for_people(bundle: Bundle, bundle_path: Path) -> None:
     assert facts["name"] == bundle.name
     assert facts["labels"].startswith(f"{len(bundle.labels)}: {bundle.labels[0]}, ")
     assert int(facts["xnnpack_ops"]) > 0
+    assert "kind: text-ngram; version: 1; " in facts["preprocess"]
+    assert not {"layouts", "signed_by", "tuned"} & set(facts)
+    assert not set("{}'") & set(done.stdout)
 
 
 def test_a_damaged_bundle_is_one_line(bundle_path: Path, tmp_path: Path) -> None:
