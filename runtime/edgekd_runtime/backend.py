@@ -160,12 +160,14 @@ class InterpreterBackend:
             with _quiet_stderr():
                 self._interpreter = interpreter_class(**model.options(), num_threads=threads)
                 self._interpreter.allocate_tensors()
-        except (RuntimeError, ValueError) as error:
+            taken, given = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+            ops = self._ops()
+        except (RuntimeError, ValueError) as error:  # a name that is not UTF-8 is among the latter
             raise BackendError(f"{backend} {self.version} refuses the model: {_one_line(error)}") from error
-        self._input_index, self.inputs = _bind(self._interpreter.get_input_details(), inputs, "input")
-        self._output_index, self.outputs = _bind(self._interpreter.get_output_details(), outputs, "output")
-        self.delegated_ops, self.total_ops = self._count_ops()
-        self._keeps_state = any(op["op_name"] in _KEEP_STATE for op in self._ops())
+        self._input_index, self.inputs = _bind(taken, inputs, "input")
+        self._output_index, self.outputs = _bind(given, outputs, "output")
+        self.delegated_ops, self.total_ops = _count_ops(ops)
+        self._keeps_state = any(op["op_name"] in _KEEP_STATE for op in ops)
 
     def invoke(self, arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         interpreter = self._interpreter
@@ -184,12 +186,12 @@ class InterpreterBackend:
         describe = getattr(self._interpreter, "_get_ops_details", None)
         return describe() if describe is not None else ()
 
-    def _count_ops(self) -> tuple[int, int]:
-        """Nodes that XNNPACK took, and all of the model's nodes, from the interpreter's execution plan."""
-        ops = self._ops()
-        delegates = [op for op in ops if op["op_name"] == "DELEGATE"]
-        model_ops = [op for op in ops if op["op_name"] != "DELEGATE"]
-        return len(_replaced_by(delegates, model_ops)), len(model_ops)
+
+def _count_ops(ops: Sequence[dict[str, Any]]) -> tuple[int, int]:
+    """Nodes that XNNPACK took, and all of the model's nodes, from the interpreter's execution plan."""
+    delegates = [op for op in ops if op["op_name"] == "DELEGATE"]
+    model_ops = [op for op in ops if op["op_name"] != "DELEGATE"]
+    return len(_replaced_by(delegates, model_ops)), len(model_ops)
 
 
 def _replaced_by(delegates: Sequence[dict[str, Any]], model_ops: Sequence[dict[str, Any]]) -> set[int]:
@@ -233,10 +235,13 @@ def _quiet_stderr() -> Iterator[None]:
 
     Only in the main thread: standard error belongs to all of them, and a server that loads a model aside still logs.
     """
-    if threading.current_thread() is not threading.main_thread():
+    saved = None
+    if threading.current_thread() is threading.main_thread():
+        with contextlib.suppress(OSError):  # closed
+            saved = os.dup(2)
+    if saved is None:
         yield
         return
-    saved = os.dup(2)
     try:
         with Path(os.devnull).open("wb") as sink:
             os.dup2(sink.fileno(), 2)

@@ -69,6 +69,8 @@ class Bundle:
                 raise BundleError(
                     f"{value[:99]!r} cannot be the bundle's {what}: take letters, digits, '.', '_' and '-', 128 at most"
                 )
+        if not self.precision.isprintable():  # it stands in lines of logs and of /metrics
+            raise BundleError(f"{self.precision[:40]!r} cannot be the bundle's precision: it is no line of text")
         if self.scores not in get_args(Scores):
             raise BundleError(f"scores {str(self.scores)[:40]!r} are not known; they are logits or probabilities")
         if broken := [label for label in self.labels if "\n" in label]:
@@ -136,7 +138,7 @@ def load_bundle(path: Path, trust: Trust = ANYBODY) -> Bundle:
     signature, described = members.pop(zipped.SIGNATURE, None), members.pop(zipped.MANIFEST)
     signed_by = trust.check(path, described, signature)
     try:
-        manifest = json.loads(described.decode())
+        manifest = _read_json(described)
         if manifest["format"] != "edgekd" or manifest["format_version"] != FORMAT_VERSION:
             raise BundleError(
                 f"{path}: bundle format {str(manifest['format'])[:40]!r} version "
@@ -166,9 +168,9 @@ def _from_members(manifest: Mapping[str, Any], members: Mapping[str, bytes], sig
         outputs={str(entry["name"]): str(entry["tensor"]) for entry in manifest["outputs"]},
         scores=manifest.get("scores", "logits"),  # bundles from before there was a choice do not say
         labels=tuple(members.get("labels.txt", b"").decode().split("\n")[:-1]),
-        preprocess=load_preprocess(json.loads(members["preprocess.json"])) if "preprocess.json" in members else None,
+        preprocess=load_preprocess(_read_json(members["preprocess.json"])) if "preprocess.json" in members else None,
         threshold=threshold,
-        answers=_answers(json.loads(members.get("answers.json", b"{}"))),
+        answers=_answers(_read_json(members.get("answers.json", b"{}"))),
         golden=read_golden(manifest["golden"], members) if manifest["golden"] else None,
         created_by=str(manifest["created_by"]),
         layouts={
@@ -187,6 +189,13 @@ def _from_members(manifest: Mapping[str, Any], members: Mapping[str, bytes], sig
 
 def _answers(raw: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
     return {str(label): {str(lang): str(text) for lang, text in texts.items()} for label, texts in raw.items()}
+
+
+def _read_json(data: bytes) -> Any:
+    """Raises ``ValueError``, also for half a surrogate pair (``\\ud800``): a text with it could be sent to nobody."""
+    value = json.loads(data.decode())
+    json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 def _json_bytes(value: object) -> bytes:

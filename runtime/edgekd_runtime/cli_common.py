@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import Any, TypeVar
 
 import click
 
-from edgekd_runtime import bundle, tune
+from edgekd_runtime import bundle, logs, tune
 from edgekd_runtime.backend import BACKENDS, default_threads
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.errors import RuntimeFault
+from edgekd_runtime.preprocess import image
 from edgekd_runtime.signing import Trust
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
@@ -86,7 +88,9 @@ class Opening:
         tuned = tune.load(path, digest, self.backend)
         if tuned is None and self.tunes:
             tuned = tune.measure(loaded, backend=self.backend)
-            tune.save(path, digest, self.backend, tuned)
+            if not tune.save(path, digest, self.backend, tuned):
+                kept = tune.path_beside(path)
+                logs.event(logging.WARNING, f"{kept} cannot be written, so it will be measured again at every load")
         return tuned.best(self.goal) if tuned else None
 
 
@@ -97,10 +101,11 @@ def one_line(engine: Engine) -> str:
     return f"{engine.bundle.name} ({engine.bundle.precision}, {backend.name} {backend.version}, {xnnpack})"
 
 
-def warn_of_slow_kernels(engine: Engine) -> None:
-    """On standard error, where XNNPACK took no node at all: the reference kernels are 20 times slower and more."""
-    if not engine.backend.delegated_ops:
-        why = "tflite-runtime has none for int8" if engine.backend.name == "tflite-runtime" else "is its batch dynamic?"
-        click.echo(
-            f"edgekd-runtime: warning: XNNPACK runs no op of {engine.bundle.name}, so it is slow: {why}", err=True
-        )
+def shortcomings(engine: Engine) -> Iterator[str]:
+    """What the operator should know of a model as it runs here, a line each."""
+    name, backend = engine.bundle.name, engine.backend
+    if not backend.delegated_ops:  # the reference kernels are 20 times slower and more
+        why = "tflite-runtime has none for int8" if backend.name == "tflite-runtime" else "is its batch dynamic?"
+        yield f"XNNPACK runs no op of {name}, so it is slow: {why}"
+    if engine.takes == image.KIND and not image.can_decode():
+        yield f"{name} cannot take pictures: {image.NEEDS}"

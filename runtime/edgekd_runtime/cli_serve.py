@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from edgekd_runtime import fast, guarding, logs, notify, tune
+from edgekd_runtime import fast, guarding, logs, notify, streams, tune
 from edgekd_runtime.backend import default_threads
 from edgekd_runtime.bundle import load_bundle
 from edgekd_runtime.cli_common import (
@@ -23,10 +23,11 @@ from edgekd_runtime.cli_common import (
     public_key_option,
     reports_faults,
     require_signature_option,
+    shortcomings,
     threads_option,
-    warn_of_slow_kernels,
 )
 from edgekd_runtime.engine import Engine
+from edgekd_runtime.finite import FiniteRange
 from edgekd_runtime.poll import DEFAULT_WINDOW_US
 from edgekd_runtime.signing import trust
 
@@ -73,7 +74,7 @@ _JSON_BYTES, _USUAL_ROWS = 20, 4  # of a float32 written as a double, as most la
 )
 @click.option(
     "--deadline-ms",
-    type=click.FloatRange(0, 3_600_000, min_open=True),
+    type=FiniteRange(0, 3_600_000, min_open=True),
     help="Answer 504 when it takes longer. [default: as the client asks with X-Request-Timeout-Ms, if it does]",
 )
 @click.option(
@@ -181,7 +182,8 @@ def serve(
     engines = repository.open_named(bundle_paths, None if is_first or siblings is None else siblings.place.named)
     engines.update(repository.open_folder(engines))
     for engine in engines.values() if is_first else ():
-        warn_of_slow_kernels(engine)
+        for what in shortcomings(engine):
+            logs.event(logging.WARNING, what)
     site = Site(engines, api.ROUTES, Limits(math.ceil(queue / count), deadline_ms))
     if siblings is not None and (earlier := siblings.earlier()):
         site.go_on_from(earlier)
@@ -207,7 +209,10 @@ def _announce(engines: Sequence[Engine], where: Sequence[str], log_format: str) 
     """Say that requests are taken: a line for people on standard output, or an event among the others of the log."""
     if log_format == "text":
         what = ", ".join(map(one_line, engines)) or "no models yet"
-        click.echo(f"serving {what} on {' and '.join(where)}")
+        try:
+            click.echo(f"serving {what} on {' and '.join(where)}")
+        except OSError:  # nobody reads it, but there are clients
+            streams.drop_output()
         return
     models = [
         {

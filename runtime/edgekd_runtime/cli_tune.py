@@ -19,6 +19,7 @@ from edgekd_runtime.cli_common import (
     reports_faults,
     require_signature_option,
 )
+from edgekd_runtime.finite import FiniteRange
 from edgekd_runtime.signing import trust
 
 
@@ -26,7 +27,7 @@ from edgekd_runtime.signing import trust
 @click.argument("bundle_paths", metavar="BUNDLE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--seconds",
-    type=click.FloatRange(0.01, 60),
+    type=FiniteRange(0.01, 60),
     default=0.3,
     show_default=True,
     help="Length of one measurement; there are six of every setting.",
@@ -61,7 +62,7 @@ def tune(
         if not as_json:
             _show(reports[-1])
     if as_json:
-        click.echo(json.dumps(reports, ensure_ascii=False))
+        click.echo(json.dumps(reports))
 
 
 def _measured(bundle: Bundle, backend: str, seconds: float, quiet: bool) -> tuning.Tuned:

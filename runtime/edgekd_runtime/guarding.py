@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from edgekd_runtime import auth, hosts, logs, rates, tls
+from edgekd_runtime.finite import FiniteRange
 from edgekd_runtime.reply import Guard
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
@@ -52,7 +53,7 @@ _OPTIONS = (
     ),
     click.option(
         "--rate-limit",
-        type=click.FloatRange(0, 1e6, min_open=True),
+        type=FiniteRange(0, 1e6, min_open=True),
         metavar="N",
         help="Requests a second from each address; more are answered 429. [default: no limit]",
     ),

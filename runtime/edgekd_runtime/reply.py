@@ -36,6 +36,7 @@ STATUS: dict[type[Exception], int] = {
     errors.MediaTypeError: 415,
     errors.InputError: 400,
     errors.BundleError: 422,
+    errors.MissingExtraError: 501,
     errors.RuntimeFault: 500,
 }
 """HTTP statuses of faults; the first class that fits counts."""

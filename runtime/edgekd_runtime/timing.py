@@ -27,10 +27,13 @@ def raw_stages(engine: Engine, raw: Sequence[str | bytes]) -> dict[str, Call]:
 
 
 def tensor_stages(engine: Engine, tensors: Arrays) -> dict[str, Call]:
-    """Rows of the model's inputs in turn: the bare invoke, and with quantising before and dequantising after it."""
-    rows = min(len(column) for column in tensors.values())
+    """Rows of the model's inputs in turn: the bare invoke, and with quantising before and dequantising after it.
+
+    Raises ``InputError`` where they do not fit, or there are none.
+    """
+    rows = min(column.shape[0] if column.ndim else 0 for column in tensors.values())
     samples = [{name: column[i : i + 1] for name, column in tensors.items()} for i in range(rows)]
-    stored = [engine.store(sample) for sample in samples]
+    stored = [engine.store(sample) for sample in samples or [tensors]]  # without a row, it is refused here
     return {
         "invoke": lambda i: engine.invoke(stored[i % rows]),
         "infer": lambda i: engine.infer(samples[i % rows]),

@@ -1,12 +1,14 @@
 """A bundle is first run in a child process: a broken model can abort the process that runs it, not just fail.
 
-``python -m edgekd_runtime.trial BUNDLE`` loads the bundle, replays its golden answers and runs the model once more on
-zeros; it prints the SHA-256 of the model that it ran.
+The child loads the bundle, replays its golden answers and runs the model once more on zeros; it prints the SHA-256 of
+the model that it ran.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import math
 import resource
 import signal
 import subprocess
@@ -16,6 +18,13 @@ from pathlib import Path
 from edgekd_runtime.errors import BundleError, RuntimeFault, TrialError
 
 _TIMEOUT_S = 120.0
+_REFUSED = 3
+_PROGRAM = (
+    "import sys; sys.path[:] = sys.argv[4:]; from edgekd_runtime.trial import main; sys.exit(main(*sys.argv[1:4]))"
+)
+"""Imports from where this process does, not from the current directory, whose ``queue.py`` nobody meant to run; ``-P``
+is unknown to Python 3.10."""
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def try_bundle(path: Path, *, backend: str = "auto", timeout_s: float = _TIMEOUT_S) -> str:
@@ -23,10 +32,17 @@ def try_bundle(path: Path, *, backend: str = "auto", timeout_s: float = _TIMEOUT
 
     Raises ``TrialError`` where it crashes or hangs, ``BundleError`` with the child's own words where it is refused.
     """
-    command = [sys.executable, "-m", "edgekd_runtime.trial", str(path), backend]
+    limit = str(math.ceil(timeout_s))
+    command = [sys.executable, "-c", _PROGRAM, str(path), backend, limit, *filter(None, sys.path)]
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=False
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=timeout_s,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise TrialError(f"{path}: refused: it did not end within {timeout_s:g} s in a trial") from error
@@ -43,26 +59,22 @@ def try_bundle(path: Path, *, backend: str = "auto", timeout_s: float = _TIMEOUT
     return last
 
 
-_REFUSED = 3
-
-
-def _main(path: str, backend: str) -> int:
-    """In the child."""
+def main(path: str, backend: str, limit_s: str) -> int:
+    """In the child, which ends after ``limit_s`` whole seconds."""
     from edgekd_runtime.bundle import load_bundle
     from edgekd_runtime.engine import Engine
     from edgekd_runtime.timing import on_zeros
 
+    # A trial that hangs must not outlive the server. The thread whose end sends the signal waits for this child.
+    signal.alarm(int(limit_s))
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         engine = Engine(load_bundle(Path(path)), backend=backend)
         with contextlib.suppress(RuntimeFault):  # zeros may be no input that the model takes
             on_zeros(engine)(0)
+        said, status = engine.model_sha256, 0
     except RuntimeFault as fault:
-        sys.stdout.write(f"{fault}\n")
-        return _REFUSED
-    sys.stdout.write(f"{engine.model_sha256}\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(_main(*sys.argv[1:]))
+        said, status = str(fault), _REFUSED
+    sys.stdout.buffer.write(f"{said}\n".encode("utf-8", "replace"))  # whatever the locale can write
+    return status

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import platform
 import threading
@@ -157,7 +158,7 @@ def load(path: Path, model_sha256: str, backend: str) -> Tuned | None:
         if content["key"] != _key(model_sha256, backend):
             return None
         measured = tuple(_read(content["measured"]))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return None
     return Tuned(measured) if measured else None
 
@@ -166,9 +167,12 @@ def _read(entries: Sequence[dict[str, Any]]) -> Iterator[Measured]:
     allowed = settings(len(os.sched_getaffinity(0)))
     for entry in entries:
         setting = Setting(**entry["setting"])
-        if setting not in allowed:
+        if setting not in allowed or not all(type(value) is int for value in entry["setting"].values()):
             raise ValueError(f"{setting} was not measured here")
-        yield Measured(setting, float(entry["p50_us"]), float(entry["per_second"]))
+        p50_us, per_second = float(entry["p50_us"]), float(entry["per_second"])
+        if not (0 < p50_us < math.inf and 0 < per_second < math.inf):
+            raise ValueError(f"{p50_us} µs and {per_second} answers a second were not measured")
+        yield Measured(setting, p50_us, per_second)
 
 
 def _key(model_sha256: str, backend: str) -> dict[str, Any]:

@@ -113,6 +113,14 @@ def test_what_is_no_model_is_refused_in_one_line(model: bytes) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_tensor_name_that_is_no_text_is_refused_in_one_line(int8_dense: bytes) -> None:
+    named = b"\1\0\0\0%b\0"
+    assert int8_dense.count(named % b"x") == 1
+    with pytest.raises(BackendError, match="refuses the model: 'utf-8'") as caught:
+        open_model(int8_dense.replace(named % b"x", named % b"\xff"), {"in": "x"}, {"out": "y"})
+    assert "\n" not in str(caught.value)
+
+
 def test_a_failed_run_is_the_inputs_fault(float_add: Callable[[int], bytes]) -> None:
     opened = open_model(float_add(1), {"a": "a", "b": "b"}, {"c": "c"})
 
@@ -142,6 +150,14 @@ def test_loading_is_silent_and_leaves_stderr_alone(int8_dense: bytes, capfd: pyt
     open_model(int8_dense, {"in": "x"}, {"out": "y"})
     os.write(2, b"still here")
     assert capfd.readouterr().err == "still here"
+
+
+def test_loading_without_a_standard_error(int8_dense: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(_: int) -> int:
+        raise OSError(9, "Bad file descriptor")
+
+    monkeypatch.setattr(os, "dup", closed)
+    assert open_model(int8_dense, {"in": "x"}, {"out": "y"}).total_ops == 1
 
 
 def test_threads_follow_the_cores_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:

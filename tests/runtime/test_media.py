@@ -24,7 +24,7 @@ from edgekd_runtime import api, cli
 from edgekd_runtime.bundle import Bundle, Golden, load_bundle
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.errors import BundleError, GoldenError, InputError, MissingExtraError
-from edgekd_runtime.preprocess import Audio, Image
+from edgekd_runtime.preprocess import Audio, Image, image
 from edgekd_runtime.routes import Site
 from edgekd_runtime.server import Application
 
@@ -191,6 +191,12 @@ def ask(pictures: Bundle, sounds: Bundle, tensors: Bundle, bundle: Bundle) -> Ca
 
 def typed(kind: str) -> dict[str, str]:
     return {"content-type": kind}
+
+
+def test_without_pillow_pictures_are_501(ask: Any, picture: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    got = ask("/v1/models/eye:classify", content=picture, headers=typed("image/png"))
+    assert (got.status_code, got.json()) == (501, {"error": image.NEEDS})
 
 
 def test_classify_takes_files(ask: Any, pictures: Bundle, sounds: Bundle, picture: bytes, sound: bytes) -> None:
@@ -363,6 +369,24 @@ def folder(
     np.savez(folder / "z.npz", z=np.zeros((1, 4), np.float32))
     np.savez_compressed(folder / "many.npz", x=np.zeros((65, 4), np.float32))
     return folder
+
+
+def test_info_says_that_pictures_need_pillow(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("info", folder / "eye.edgekd").stderr == ""
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    said = f"edgekd-runtime: warning: eye cannot take pictures: {image.NEEDS}\n"
+    assert run("info", folder / "eye.edgekd").stderr == said
+    assert run("info", folder / "ear.edgekd").stderr == ""
+
+
+def test_a_server_says_that_pictures_need_pillow(folder: Path) -> None:
+    program = "import sys; sys.modules['PIL'] = None; from edgekd_runtime.cli import main; main()"
+    command = [sys.executable, "-c", program, "serve", str(folder / "eye.edgekd"), "--port", "0"]
+    with subprocess.Popen([*command, "--log-format", "json"], stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        said = json.loads(process.stderr.readline())
+        process.terminate()
+    assert (said["level"], said["event"]) == ("warning", f"eye cannot take pictures: {image.NEEDS}")
 
 
 @pytest.mark.parametrize(("bundle_name", "file"), [("eye", "a.png"), ("ear", "a.wav")])

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
+import os
+import signal
+import subprocess
 import sys
 import threading
 import weakref
@@ -16,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.runtime.listen import listening
+from tests.runtime.waiting import soon
 
 from edgekd_runtime import api, repository, trial
 from edgekd_runtime.bundle import Bundle, Golden
@@ -288,6 +292,55 @@ def test_a_child_that_crashes_or_hangs(
     monkeypatch.setattr(sys, "executable", str(fake))
     with pytest.raises(TrialError, match=said):
         trial.try_bundle(folder / "dense.edgekd", timeout_s=1 if "sleep" in program else 60)
+
+
+def test_a_trial_imports_nothing_from_the_current_directory(
+    folder: Path, dense_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "queue.py").write_text("raise SystemExit(7)")
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    assert trial.try_bundle(Path("dense.edgekd")) == Engine(dense_bundle).model_sha256
+
+
+def test_a_trial_gives_its_reason_in_any_locale(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    path = folder / "模型.edgekd"
+    path.write_bytes(b"no bundle")
+    with pytest.raises(BundleError, match=r"模型\.edgekd"):
+        trial.try_bundle(path)
+
+
+@pytest.fixture
+def hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Processes from here on hang when they open a model, and note their number in this file first."""
+    noted = tmp_path / "pid"
+    hang = f"open({str(noted)!r}, 'w').write(str(os.getpid())) and time.sleep(600)"
+    program = f"import os, time\nfrom edgekd_runtime import engine\nengine.Engine = lambda *_, **__: {hang}\n"
+    (tmp_path / "sitecustomize.py").write_text(program)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
+    return noted
+
+
+def test_a_trial_that_hangs_ends_by_itself(folder: Path, hanging: Path) -> None:
+    command = [sys.executable, "-c", trial._PROGRAM, str(folder / "dense.edgekd"), "auto", "1", *filter(None, sys.path)]
+    assert subprocess.run(command, timeout=TIMEOUT_S, check=False).returncode == -signal.SIGALRM
+    assert hanging.exists()
+
+
+def test_a_trial_that_hangs_ends_with_the_server(folder: Path, hanging: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from edgekd_runtime import trial; trial.try_bundle(Path(sys.argv[1]))"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(folder / "dense.edgekd")]) as server:
+        assert soon(lambda: hanging.exists() and hanging.read_text() != "")
+        server.kill()
+    assert soon(lambda: has_ended(int(hanging.read_text())))
+
+
+def has_ended(process: int) -> bool:
+    status = Path(f"/proc/{process}/stat")
+    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def test_a_bundle_that_is_changed_while_it_is_tried(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,6 +102,13 @@ def test_what_was_kept_is_believed_only_where_it_was_measured(
         lambda text: "[]",
         lambda text: text.replace('"threads": 2', '"threads": 99'),
         lambda text: text.replace('"threads": 2', '"threads": "2"'),
+        lambda text: text.replace('"threads": 2', '"threads": 2.0'),
+        lambda text: text.replace('"threads": 2', '"threads": true').replace('"workers": 1', '"workers": 2'),
+        *(
+            lambda text, figure=figure, number=number: text.replace(f'"{figure}": ', f'"{figure}": {number}, "x": ')
+            for figure in ("p50_us", "per_second")
+            for number in ("0", "-1", "NaN", "Infinity", "1" + "0" * 400)
+        ),
         lambda text: text.replace('"p50_us"', '"p51_us"'),
         lambda text: text[: text.index('"measured"')] + '"measured": []}',
         lambda text: "[" * 100_000,
@@ -115,11 +122,15 @@ def test_a_file_that_is_damaged_is_as_none(tmp_path: Path, two_cores: None, edit
     assert tune.load(path, MODEL, "auto") is None
 
 
-def test_a_place_that_cannot_be_written_to_is_no_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("edgekd_runtime.atomic.write_bytes", full)
+
+
+def test_a_place_that_cannot_be_written_to_is_no_error(path: Path, full_disk: None) -> None:
     done = run("tune", path, "--seconds", "0.01")
     assert done.exit_code == 0
     assert "not written" in done.stdout
@@ -155,3 +166,13 @@ def test_a_start_measures_only_where_nothing_is_known(path: Path, monkeypatch: p
     for _ in range(2):
         assert len(Opening(ANYBODY, tunes=True)(path).pool) == 1
     assert len(measured) == 1
+
+
+def test_a_start_says_when_it_cannot_keep_what_it_measured(
+    path: Path, full_disk: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tune, "measure", lambda *_, **__: Tuned((Measured(Setting(1, 1), 10, 20),)))
+    Opening(ANYBODY, tunes=True)(path)
+    assert caplog.messages == [
+        f"{tune.path_beside(path)} cannot be written, so it will be measured again at every load"
+    ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 KIND = "image"
+NEEDS = "pictures need Pillow: pip install 'edgekd-runtime[image]'"
 MAX_PIXELS = 50_000_000  # of a picture before it is resized; 150 MB in RGB
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
@@ -195,10 +197,15 @@ def _scaled(picture: Picture, size: tuple[int, int], method: Any) -> Picture:
     return picture.resize(size, method) if picture.size != size else picture
 
 
+def can_decode() -> bool:
+    """Whether Pillow is installed, which is not loaded for that."""
+    return find_spec("PIL") is not None
+
+
 def _pillow() -> Any:
     """Only here: a device that is sent no pictures needs no Pillow. Raises ``MissingExtraError``."""
     try:
         import PIL.Image
     except ImportError as error:
-        raise MissingExtraError("pictures need Pillow: pip install 'edgekd-runtime[image]'") from error
+        raise MissingExtraError(NEEDS) from error
     return PIL.Image

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -18,17 +17,7 @@ from rich.table import Table
 from edgekd.errors import EdgekdError
 from edgekd.metric import METRICS, metric_name
 from edgekd_runtime.errors import RuntimeFault
-
-
-class FiniteRange(click.FloatRange):
-    """A float range that takes neither NaN nor infinity."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value} is not a finite number.", param, ctx)
-        return number
-
+from edgekd_runtime.finite import FiniteRange as FiniteRange
 
 TYPED = "edgekd.typed"
 """Where a context's ``meta`` keeps the words of the command."""
