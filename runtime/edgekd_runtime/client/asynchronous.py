@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -147,11 +148,23 @@ class AsyncClient:
 
 async def _connected(where: Address, tls: ssl.SSLContext | None) -> _Connection:
     if where.path:
-        streams = await asyncio.open_unix_connection(where.path)
+        streams = await _unix_streams(where.path)
     else:
         context = (tls or ssl.create_default_context()) if where.scheme == "https" else None
         streams = await asyncio.open_connection(where.host, where.port, ssl=context)
     return _Connection(*streams, where)
+
+
+async def _unix_streams(path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        while not address.is_connected(sock, path):  # asyncio takes a full queue for a connection
+            await asyncio.sleep(address.RETRY_S)
+        return await asyncio.open_unix_connection(sock=sock)
+    except BaseException:
+        sock.close()
+        raise
 
 
 class _Connection:

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -336,6 +337,52 @@ def test_a_server_that_keeps_silent(tmp_path: Path, scheme: str, kind: Any) -> N
         with kind(f"{scheme}://{tmp_path / 's'}", timeout_s=0.2) as client, pytest.raises(ClientError) as caught:
             client.live()
     assert "did not answer within 0.2 s" in str(caught.value)
+
+
+@contextmanager
+def full_queue(path: Path) -> Iterator[socket.socket]:
+    """A listening socket with no room for one more client; closed after a while, so that nobody waits for ever."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(str(path))
+        listening.listen(0)
+        with pytest.raises(BlockingIOError):
+            while True:
+                with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+                    sock.setblocking(False)
+                    sock.connect(str(path))  # stays in the queue when it is closed
+        end = threading.Timer(10, listening.close)
+        end.start()
+        try:
+            yield listening
+        finally:
+            end.cancel()
+
+
+@pytest.mark.parametrize("scheme", ["unix", "ipc"])
+@pytest.mark.parametrize("kind", [Client, Waiting])
+def test_a_server_that_takes_nobody_any_more(tmp_path: Path, scheme: str, kind: Any) -> None:
+    with full_queue(tmp_path / "s"), kind(f"{scheme}://{tmp_path / 's'}", timeout_s=0.2) as client:
+        for _ in range(2):
+            with pytest.raises(ClientError, match="did not answer within 0.2 s"):
+                client.live()
+
+
+@pytest.mark.parametrize("kind", [Client, Waiting])
+def test_a_full_queue_is_waited_for(tmp_path: Path, kind: Any) -> None:
+    def answer(listening: socket.socket) -> None:
+        asked = b""
+        while not asked:
+            sock, _ = listening.accept()
+            with sock:
+                asked = sock.recv(65536)  # nothing from those that only fill the queue
+                if asked:
+                    sock.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+
+    with full_queue(tmp_path / "s") as listening, kind(f"unix://{tmp_path / 's'}") as client:
+        answering = threading.Timer(0.1, answer, [listening])
+        answering.start()
+        assert client.live()
+        answering.join()
 
 
 def test_needs_nothing_of_the_servers() -> None:
