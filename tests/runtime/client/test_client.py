@@ -21,7 +21,7 @@ from PIL import Image as Pillow
 from tests.runtime import files
 from tests.runtime.live import Live, live
 
-from edgekd_runtime import auth
+from edgekd_runtime import auth, frames
 from edgekd_runtime.bundle import Bundle
 from edgekd_runtime.client import AsyncClient, Classification, Client, ClientError, framed
 from edgekd_runtime.engine import Engine
@@ -304,6 +304,8 @@ def strange_server(path: Path, answer: bytes) -> None:
         b"x" * 100_000,
         b"EKD\x01" + b"\xff" * 12,
         b"EKD\x02" + bytes(12),
+        frames.frame_head(200, 1, b"no colon", 0),
+        frames.frame_head(200, 1, b"shared-body: x y", 0),
     ],
     ids=lambda answer: repr(answer[:40]),
 )
@@ -313,6 +315,30 @@ def test_servers_that_speak_otherwise(tmp_path: Path, scheme: str, kind: Any, an
     strange_server(tmp_path / "s", answer)
     with kind(f"{scheme}://{tmp_path / 's'}", timeout_s=5) as client, pytest.raises(ClientError):
         client.metadata("dense")
+
+
+@pytest.mark.parametrize("kind", [Client, Waiting])
+def test_nothing_is_asked_on_a_connection_that_the_server_ends(tmp_path: Path, kind: Any) -> None:
+    asked = []
+
+    def serve(listening: socket.socket) -> None:
+        for _ in range(2):
+            sock, _ = listening.accept()
+            with sock:
+                for head in (b"content-type: x", b"content-type: x\nconnection: close"):
+                    asked.append(frames.PREFIX.unpack_from(sock.recv(65536))[3])
+                    sock.sendall(frames.frame_head(200, asked[-1], head, 0))
+                assert sock.recv(65536) == b""  # not that it hung up first
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(str(tmp_path / "s"))
+        listening.listen()
+        serving = threading.Thread(target=serve, args=[listening], daemon=True)
+        serving.start()
+        with kind(f"ipc://{tmp_path / 's'}", timeout_s=5) as client:
+            assert [client.live() for _ in range(4)] == [True] * 4
+        serving.join(5)
+    assert asked == [1, 2, 1, 2]
 
 
 def test_other_servers_answers(tmp_path: Path) -> None:
@@ -363,7 +389,7 @@ def full_queue(path: Path) -> Iterator[socket.socket]:
 def test_a_server_that_takes_nobody_any_more(tmp_path: Path, scheme: str, kind: Any) -> None:
     with full_queue(tmp_path / "s"), kind(f"{scheme}://{tmp_path / 's'}", timeout_s=0.2) as client:
         for _ in range(2):
-            with pytest.raises(ClientError, match="did not answer within 0.2 s"):
+            with pytest.raises(ClientError, match="did not answer within"):
                 client.live()
 
 
