@@ -75,11 +75,11 @@ class AsyncClient:
 
     async def load(self, model: str) -> None:
         """As ``Client.load``."""
-        await self._run(self._calls.post(calls.repository_path(model, "load")))
+        await self._run(self._calls.repository(model, "load"))
 
     async def unload(self, model: str) -> None:
         """As ``Client.unload``."""
-        await self._run(self._calls.post(calls.repository_path(model, "unload")))
+        await self._run(self._calls.repository(model, "unload"))
 
     async def infer(
         self,

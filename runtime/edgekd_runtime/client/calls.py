@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -46,6 +46,7 @@ class Calls:
     def __init__(self, model: str | None, token: str | None) -> None:
         self._model = model
         self._headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        self._only: str | None = None  # the server's model, once asked
         self._metadata: dict[str, Any] = {}
 
     def is_ok(self, path: str) -> Call[bool]:
@@ -75,28 +76,66 @@ class Calls:
         body = [json.dumps({} if content is None else content).encode()]
         return _json((yield Request("POST", path, {**self._headers, "content-type": "application/json"}, body)))
 
+    def repository(self, model: str, verb: str) -> Call[None]:
+        """``load`` or ``unload``."""
+        yield from self.post(f"/v2/repository/models/{quote(model, safe='')}/{verb}")
+        self._forget()
+
     def metadata(self, model: str | None, version: str | None = None) -> Call[dict[str, Any]]:
         """The model's."""
-        name = yield from self.name(model)
-        found: dict[str, Any] = yield from self.get(_base(name, version))
-        return found
-
-    def name(self, model: str | None) -> Call[str]:
-        """``model``, or the one that was meant from the start."""
-        if model is not None or self._model is not None:
-            return model or self._model or ""
-        index = yield from self.post("/v2/repository/index", {"ready": True})
-        names = sorted({str(entry["name"]) for entry in index})
-        if len(names) != 1:
-            raise ClientError(f"the server has {len(names)} models; say which: {', '.join(names) or 'none is loaded'}")
-        self._model = names[0]
-        return names[0]
+        return self._again(lambda: self._described(model, version), 404)
 
     def infer(
         self, inputs: Mapping[str, Value], model: str | None, version: str | None, outputs: Sequence[str] | None
     ) -> Call[Outputs]:
         """Named inputs → named outputs, both as bytes."""
-        name = yield from self.name(model)
+        return self._again(lambda: self._inferred(inputs, model, version, outputs), 404)
+
+    def predict(self, value: Value, model: str | None) -> Call[npt.NDArray[Any]]:
+        """The model's one input → its first output."""
+        return self._again(lambda: self._predicted(value, model), 404, 400, None)
+
+    def classify(
+        self, raw: str | bytes | list[str] | list[bytes], model: str | None, top_k: int
+    ) -> Call[Classification | list[Classification]]:
+        """A text or a file, or several → labels."""
+        return self._again(lambda: self._classified(raw, model, top_k), 404)
+
+    def _again(self, call: Callable[[], Call[_Result]], *stale: int | None) -> Call[_Result]:
+        """``call``, once more where it fails with such a status: what was learned before it may be so no longer."""
+        has_learned = self._only is not None or bool(self._metadata)
+        try:
+            return (yield from call())
+        except ClientError as error:
+            if not has_learned or error.status not in stale:
+                raise
+        self._forget()
+        return (yield from call())
+
+    def _forget(self) -> None:
+        self._only, self._metadata = None, {}
+
+    def _name(self, model: str | None) -> Call[str]:
+        """``model``, or the one that was meant from the start."""
+        known = next((one for one in (model, self._model, self._only) if one is not None), None)
+        if known is not None:
+            return known
+        index = yield from self.post("/v2/repository/index", {"ready": True})
+        names = sorted({str(entry["name"]) for entry in index})
+        if len(names) != 1:
+            raise ClientError(f"the server has {len(names)} models; say which: {', '.join(names) or 'none is loaded'}")
+        self._only = names[0]
+        return names[0]
+
+    def _described(self, model: str | None, version: str | None) -> Call[dict[str, Any]]:
+        name = yield from self._name(model)
+        found: dict[str, Any] = yield from self.get(_base(name, version))
+        return found
+
+    def _inferred(
+        self, inputs: Mapping[str, Value], model: str | None, version: str | None, outputs: Sequence[str] | None
+    ) -> Call[Outputs]:
+        name = yield from self._name(model)
         described, parts = [], []
         for key, value in inputs.items():
             tensor, part = _input(key, value)
@@ -107,26 +146,24 @@ class Calls:
         response = yield Request("POST", f"{_base(name, version)}/infer", headers, [head, *parts])
         return _outputs(response)
 
-    def predict(self, value: Value, model: str | None) -> Call[npt.NDArray[Any]]:
-        """The model's one input → its first output."""
-        name = yield from self.name(model)
-        if name not in self._metadata:
-            self._metadata[name] = yield from self.metadata(name)
-        known = self._metadata[name]
+    def _predicted(self, value: Value, model: str | None) -> Call[npt.NDArray[Any]]:
+        name = yield from self._name(model)
+        known = self._metadata.get(name)
+        if known is None:
+            known = self._metadata[name] = yield from self._described(name, None)
         is_raw = _raw_values(value) is not None
         wanted = [one["name"] for one in known["inputs"] if (one["datatype"] == BYTES) == is_raw]
         if len(wanted) != 1:
             takes = ", ".join(one["name"] for one in known["inputs"])
             raise ClientError(f"model {name!r} has not one input for this; use infer with its inputs: {takes}")
         first: str = known["outputs"][0]["name"]
-        found: npt.NDArray[Any] = (yield from self.infer({wanted[0]: value}, name, None, [first]))[first]
+        found: npt.NDArray[Any] = (yield from self._inferred({wanted[0]: value}, name, None, [first]))[first]
         return found
 
-    def classify(
+    def _classified(
         self, raw: str | bytes | list[str] | list[bytes], model: str | None, top_k: int
     ) -> Call[Classification | list[Classification]]:
-        """A text or a file, or several → labels."""
-        name = yield from self.name(model)
+        name = yield from self._name(model)
         several: list[str | bytes] = [raw] if isinstance(raw, str | bytes) else [*raw]
         field = _kind_of(several[0]) if several and isinstance(several[0], bytes) else "text"
         coded = [one if isinstance(one, str) else base64.b64encode(one).decode() for one in several]
@@ -140,11 +177,6 @@ class Calls:
 def _base(model: str, version: str | None = None) -> str:
     end = "" if version is None else f"/versions/{quote(version, safe='')}"
     return f"/v2/models/{quote(model, safe='')}{end}"
-
-
-def repository_path(model: str, verb: str) -> str:
-    """Of ``load`` and ``unload``."""
-    return f"/v2/repository/models/{quote(model, safe='')}/{verb}"
 
 
 @lru_cache(maxsize=64)

@@ -85,11 +85,11 @@ class Client:
 
     def load(self, model: str) -> None:
         """Load ``model``, or load it anew."""
-        self._run(self._calls.post(calls.repository_path(model, "load")))
+        self._run(self._calls.repository(model, "load"))
 
     def unload(self, model: str) -> None:
         """Serve ``model`` no longer."""
-        self._run(self._calls.post(calls.repository_path(model, "unload")))
+        self._run(self._calls.repository(model, "unload"))
 
     def infer(
         self,

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,16 @@ from PIL import Image as Pillow
 from tests.runtime import files
 from tests.runtime.live import Live, live
 
-from edgekd_runtime import auth, frames
+from edgekd_runtime import api, auth, frames, repository
 from edgekd_runtime.bundle import Bundle
+from edgekd_runtime.cli_common import Opening
 from edgekd_runtime.client import AsyncClient, Classification, Client, ClientError, framed
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.errors import InputError
 from edgekd_runtime.preprocess import Image
+from edgekd_runtime.reply import Headers
+from edgekd_runtime.routes import Site
+from edgekd_runtime.signing import ANYBODY
 
 X = np.array([[1, 2, -1, 0.5], [0, 0, 0, 0]], np.float32)
 Y = np.array([[4, 1, 3], [1, 0, -2]], np.float32)  # of X, by the weights in conftest
@@ -209,6 +214,93 @@ def test_the_only_model_need_not_be_named(dense: Engine, tmp_path: Path) -> None
     with live({"dense": dense}, tmp_path) as server, Client(server.uris["ipc"], model="dense") as client:
         np.testing.assert_array_equal(client.predict(X), Y)
         np.testing.assert_array_equal(client.infer({"in": X})["out"], Y)
+
+
+@dataclass
+class Folder:
+    """Of bundles, behind ``uri``; ``change`` loads and unloads without the client that is tested."""
+
+    path: Path
+    uri: str
+    asked: list[str]
+
+    def change(self, **verbs: str) -> None:
+        with Client(self.uri) as other:
+            for model, verb in verbs.items():
+                getattr(other, verb)(model)
+        self.asked.clear()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, dense_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
+    """``dense``, and ``twin``, the same but for its name, not loaded."""
+    from tests.runtime.listen import listening  # not above: it skips where httptools has no wheel
+
+    monkeypatch.setattr(repository, "try_bundle", lambda path, backend: Opening(ANYBODY)(path).model_sha256)
+    dense_bundle.save(tmp_path / "dense.edgekd")
+    models = repository.Repository(Opening(ANYBODY), tmp_path)
+    site = Site(models.open_folder({}), api.ROUTES)
+    replace(dense_bundle, name="twin").save(tmp_path / "twin.edgekd")
+    asked: list[str] = []
+
+    def guard(headers: Headers, path: str, client: str | None) -> None:
+        asked.append(path)
+
+    with listening(site, guards=[guard], repository=models) as port:
+        yield Folder(tmp_path, f"http://127.0.0.1:{port}", asked)
+    site.close()
+
+
+@pytest.mark.parametrize("kind", [Client, Waiting])
+def test_another_model_in_place_of_the_only_one(folder: Folder, kind: Any) -> None:
+    with kind(folder.uri) as client:
+        for call in (
+            lambda: client.predict(X),
+            lambda: client.infer({"in": X})["out"],
+            lambda: client.metadata()["name"],
+        ):
+            folder.change(twin="load", dense="unload")
+            call()
+            folder.change(dense="load", twin="unload")
+            call()
+        folder.change(dense="unload")
+        with pytest.raises(ClientError, match="none is loaded"):
+            client.classify("x")
+
+
+@pytest.mark.parametrize("kind", [Client, Waiting])
+def test_a_model_that_is_loaded_anew_with_other_names(folder: Folder, dense_bundle: Bundle, kind: Any) -> None:
+    with kind(folder.uri, model="dense") as client:
+        np.testing.assert_array_equal(client.predict(X), Y)
+        for i in range(2):
+            replace(dense_bundle, inputs={f"in{i}": "x"}, outputs={f"out{i}": "y"}).save(folder.path / "dense.edgekd")
+            folder.change(dense="load")
+            np.testing.assert_array_equal(client.predict(X), Y)
+        assert folder.asked == ["/v2/models/dense/infer", "/v2/models/dense", "/v2/models/dense/infer"]
+
+
+@pytest.mark.parametrize("kind", [Client, Waiting])
+def test_loading_and_unloading_is_known_at_once(folder: Folder, kind: Any) -> None:
+    with kind(folder.uri) as client:
+        client.predict(X)
+        client.load("twin")
+        with pytest.raises(ClientError, match="the server has 2 models"):
+            client.predict(X)
+        client.unload("dense")
+        folder.asked.clear()
+        client.predict(X)
+        assert folder.asked == ["/v2/repository/index", "/v2/models/twin", "/v2/models/twin/infer"]
+
+
+def test_what_is_wrong_is_not_asked_twice(folder: Folder) -> None:
+    with Client(folder.uri) as client:
+        with pytest.raises(ClientError, match="400"):
+            client.predict(X[:, :2])
+        assert len(folder.asked) == 3
+        folder.asked.clear()
+        with pytest.raises(ClientError, match="400"):
+            client.infer({"in": X[:, :2]})
+        assert len(folder.asked) == 1
 
 
 def test_the_token_is_sent(dense: Engine, tmp_path: Path) -> None:
