@@ -37,12 +37,15 @@ def parse(uri: str) -> Address:
     try:
         parts = urlsplit(uri)
         port = parts.port
+        host = parts.hostname or ""
+        if not host.isascii():
+            host = host.encode("idna").decode()
     except ValueError as error:
         raise ClientError(f"{uri[:200]!r} is no address: {error}") from error
     if parts.scheme in ("unix", "ipc") and (path := unquote(parts.netloc + parts.path)):
         return Address(parts.scheme, "localhost", 0, path)
-    if parts.scheme in _PORTS and parts.hostname and parts.path in ("", "/"):
-        return Address(parts.scheme, parts.hostname, port or _PORTS[parts.scheme], "")
+    if parts.scheme in _PORTS and host and parts.path in ("", "/"):
+        return Address(parts.scheme, host, port or _PORTS[parts.scheme], "")
     raise ClientError(f"{uri[:200]!r} is no address; take http://HOST:PORT, https://…, unix:///PATH or ipc:///PATH")
 
 

@@ -38,7 +38,7 @@ class AsyncClient:
         """As ``Client``; ``timeout_s`` is how long a call may take."""
         self._address = address.parse(uri)
         self._calls = calls.Calls(model, token)
-        self._timeout_s = timeout_s
+        self._timeout_s = calls.checked_timeout(timeout_s)
         self._tls = tls
         self._idle: deque[_Connection] = deque()
 
@@ -63,7 +63,7 @@ class AsyncClient:
 
     async def server_metadata(self) -> dict[str, Any]:
         """As ``Client.server_metadata``."""
-        return dict(await self._run(self._calls.get("/v2")))
+        return await self._run(self._calls.server_metadata())
 
     async def metadata(self, model: str | None = None, version: str | None = None) -> dict[str, Any]:
         """As ``Client.metadata``."""
@@ -71,7 +71,7 @@ class AsyncClient:
 
     async def index(self) -> list[dict[str, Any]]:
         """As ``Client.index``."""
-        return list(await self._run(self._calls.post("/v2/repository/index")))
+        return await self._run(self._calls.index())
 
     async def load(self, model: str) -> None:
         """As ``Client.load``."""

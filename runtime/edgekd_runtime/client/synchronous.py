@@ -48,7 +48,7 @@ class Client:
         """
         self._address = address.parse(uri)
         self._calls = calls.Calls(model, token)
-        self._timeout_s = timeout_s
+        self._timeout_s = calls.checked_timeout(timeout_s)
         self._tls = tls
         self._idle: deque[_Connection] = deque()
 
@@ -73,7 +73,7 @@ class Client:
 
     def server_metadata(self) -> dict[str, Any]:
         """Name, version and protocol extensions."""
-        return dict(self._run(self._calls.get("/v2")))
+        return self._run(self._calls.server_metadata())
 
     def metadata(self, model: str | None = None, version: str | None = None) -> dict[str, Any]:
         """The model's inputs, outputs, labels and versions."""
@@ -81,7 +81,7 @@ class Client:
 
     def index(self) -> list[dict[str, Any]]:
         """The models that the server knows, with their states."""
-        return list(self._run(self._calls.post("/v2/repository/index")))
+        return self._run(self._calls.index())
 
     def load(self, model: str) -> None:
         """Load ``model``, or load it anew."""

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,6 @@ from edgekd_runtime.bundle import Bundle
 from edgekd_runtime.cli_common import Opening
 from edgekd_runtime.client import AsyncClient, Classification, Client, ClientError, framed
 from edgekd_runtime.engine import Engine
-from edgekd_runtime.errors import InputError
 from edgekd_runtime.preprocess import Image
 from edgekd_runtime.reply import Headers
 from edgekd_runtime.routes import Site
@@ -148,7 +147,7 @@ def test_classify(client: Any, engine: Engine) -> None:
 def test_classify_files(client: Any, eye: Engine, form: str) -> None:
     picture = files.picture(Pillow.fromarray(np.full((4, 4), 200, np.uint8)), form)
     assert client.classify(picture, model="eye").label == eye.classify(picture).label
-    with pytest.raises(InputError, match="no WAV, JPEG"):
+    with pytest.raises(ClientError, match="no WAV, JPEG"):
         client.classify(b"abc", model="eye")
 
 
@@ -174,9 +173,43 @@ def test_errors_have_a_status_and_spare_the_connection(client: Any, call: Any, s
     assert client.live()
 
 
-def test_what_cannot_be_sent(client: Any) -> None:
-    with pytest.raises(InputError, match="complex64 cannot be sent"):
-        client.infer({"in": X.astype(np.complex64)}, model="dense")
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda client: client.infer({"in": X.astype(np.complex64)}, model="dense"), "complex64 cannot be sent"),
+        (lambda client: client.predict(np.array(["hi"]), model="dense"), "cannot be sent; take .*a list of str"),
+        (lambda client: client.infer({"in": [[1], [2, 3]]}, model="dense"), "input 'in' is no array"),
+        (lambda client: client.infer({"text": "\ud800"}, model="dense"), "is no Unicode"),
+        (lambda client: client.infer({"text": ["hi", 1]}, model="dense"), "texts are str and files are bytes, not int"),
+        (lambda client: client.infer(X, model="dense"), "by their names"),
+        (lambda client: client.infer({"in": X}, model="dense", outputs=[{}]), "outputs must be a list of names"),
+        (lambda client: client.infer({"in": X}, model="dense", version=1), "must be a text, not 1"),
+        (lambda client: client.load("\ud800"), "must be a text"),
+        (lambda client: client.classify(b"garbage", model="dense"), "no WAV, JPEG"),
+        (lambda client: client.classify(bytearray(b"hello"), model="dense"), "not bytearray"),
+        (lambda client: client.classify(["hi", b"BM"], model="dense"), "not bytes, str"),
+        (lambda client: client.classify("hi", model="dense", top_k=np.int64(3)), "int64 is not JSON"),
+    ],
+)
+def test_what_cannot_be_sent(client: Any, call: Any, message: str) -> None:
+    with pytest.raises(ClientError, match=message) as caught:
+        call(client)
+    assert caught.value.status is None
+    assert "\n" not in str(caught.value)
+    assert client.live()
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        *[({"timeout_s": timeout_s}, "timeout_s must be") for timeout_s in (-1, 0, float("nan"), 1e9, None, "1")],
+        *[({"token": token}, "the token must be") for token in ("a\r\nX: y", "a\n", "ü€", "a b", "", b"a")],
+    ],
+)
+def test_options_that_are_none(kind: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ClientError, match=message):
+        kind("http://localhost", **options)
 
 
 def test_large_tensors(client: Any) -> None:
@@ -347,7 +380,19 @@ def test_both_clients_have_the_same_calls() -> None:
 
 
 @pytest.mark.parametrize(
-    "uri", ["", "localhost", "ftp://x", "http://", "http://x:y", "http://x/v2", "unix://", "http://[::1", "ipc:"]
+    "uri",
+    [
+        "",
+        "localhost",
+        "http://é..x",
+        "ftp://x",
+        "http://",
+        "http://x:y",
+        "http://x/v2",
+        "unix://",
+        "http://[::1",
+        "ipc:",
+    ],
 )
 def test_addresses_that_are_none(uri: str) -> None:
     with pytest.raises(ClientError, match="is no address"):
@@ -431,6 +476,15 @@ def test_nothing_is_asked_on_a_connection_that_the_server_ends(tmp_path: Path, k
             assert [client.live() for _ in range(4)] == [True] * 4
         serving.join(5)
     assert asked == [1, 2, 1, 2]
+
+
+@pytest.mark.parametrize("answer", [b"", b"5", b'["x"]', b'{"labels": 1, "inputs": [1], "results": [2]}'])
+@pytest.mark.parametrize("call", ["server_metadata", "index", "metadata", "infer", "predict", "classify"])
+def test_answers_that_mean_nothing(tmp_path: Path, answer: bytes, call: str) -> None:
+    strange_server(tmp_path / "s", b"HTTP/1.0 200 OK\r\n\r\n" + answer)
+    given = {"infer": [{"in": X}], "predict": [X], "classify": ["hi"]}.get(call, [])
+    with Client(f"unix://{tmp_path / 's'}", timeout_s=5) as client, suppress(ClientError):  # and nothing else
+        getattr(client, call)(*given)
 
 
 def test_other_servers_answers(tmp_path: Path) -> None:
