@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from edgekd_runtime.errors import ClientError
+
+RETRY_S = 0.01
+"""How long to wait where a unix socket's queue is full."""
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -33,10 +37,25 @@ def parse(uri: str) -> Address:
     try:
         parts = urlsplit(uri)
         port = parts.port
+        host = parts.hostname or ""
+        if not host.isascii():
+            host = host.encode("idna").decode()
     except ValueError as error:
         raise ClientError(f"{uri[:200]!r} is no address: {error}") from error
     if parts.scheme in ("unix", "ipc") and (path := unquote(parts.netloc + parts.path)):
         return Address(parts.scheme, "localhost", 0, path)
-    if parts.scheme in _PORTS and parts.hostname and parts.path in ("", "/"):
-        return Address(parts.scheme, parts.hostname, port or _PORTS[parts.scheme], "")
+    if parts.scheme in _PORTS and host and parts.path in ("", "/"):
+        return Address(parts.scheme, host, port or _PORTS[parts.scheme], "")
     raise ClientError(f"{uri[:200]!r} is no address; take http://HOST:PORT, https://…, unix:///PATH or ipc:///PATH")
+
+
+def is_connected(sock: socket.socket, path: str) -> bool:
+    """Connect ``sock``, which does not block; False while the server's queue is full. Raises ``OSError``.
+
+    The kernel tells nobody when there is room again: ``connect`` waits itself, for ever, or is to be tried again.
+    """
+    try:
+        sock.connect(path)
+    except BlockingIOError:
+        return False
+    return True

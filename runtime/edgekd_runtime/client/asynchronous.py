@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -37,7 +38,7 @@ class AsyncClient:
         """As ``Client``; ``timeout_s`` is how long a call may take."""
         self._address = address.parse(uri)
         self._calls = calls.Calls(model, token)
-        self._timeout_s = timeout_s
+        self._timeout_s = calls.checked_timeout(timeout_s)
         self._tls = tls
         self._idle: deque[_Connection] = deque()
 
@@ -62,7 +63,7 @@ class AsyncClient:
 
     async def server_metadata(self) -> dict[str, Any]:
         """As ``Client.server_metadata``."""
-        return dict(await self._run(self._calls.get("/v2")))
+        return await self._run(self._calls.server_metadata())
 
     async def metadata(self, model: str | None = None, version: str | None = None) -> dict[str, Any]:
         """As ``Client.metadata``."""
@@ -70,15 +71,15 @@ class AsyncClient:
 
     async def index(self) -> list[dict[str, Any]]:
         """As ``Client.index``."""
-        return list(await self._run(self._calls.post("/v2/repository/index")))
+        return await self._run(self._calls.index())
 
     async def load(self, model: str) -> None:
         """As ``Client.load``."""
-        await self._run(self._calls.post(calls.repository_path(model, "load")))
+        await self._run(self._calls.repository(model, "load"))
 
     async def unload(self, model: str) -> None:
         """As ``Client.unload``."""
-        await self._run(self._calls.post(calls.repository_path(model, "unload")))
+        await self._run(self._calls.repository(model, "unload"))
 
     async def infer(
         self,
@@ -147,11 +148,23 @@ class AsyncClient:
 
 async def _connected(where: Address, tls: ssl.SSLContext | None) -> _Connection:
     if where.path:
-        streams = await asyncio.open_unix_connection(where.path)
+        streams = await _unix_streams(where.path)
     else:
         context = (tls or ssl.create_default_context()) if where.scheme == "https" else None
         streams = await asyncio.open_connection(where.host, where.port, ssl=context)
     return _Connection(*streams, where)
+
+
+async def _unix_streams(path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        while not address.is_connected(sock, path):  # asyncio takes a full queue for a connection
+            await asyncio.sleep(address.RETRY_S)
+        return await asyncio.open_unix_connection(sock=sock)
+    except BaseException:
+        sock.close()
+        raise
 
 
 class _Connection:

@@ -8,7 +8,7 @@ from collections.abc import Generator, Sequence
 
 from edgekd_runtime import frames
 from edgekd_runtime.client.http1 import Reading, Request, Response
-from edgekd_runtime.errors import ClientError
+from edgekd_runtime.errors import ClientError, InputError
 from edgekd_runtime.frames import Span
 
 SHARED_FROM_BYTES = 1 << 18
@@ -79,12 +79,16 @@ def read(request_id: int, region: Region | None) -> Reading:
         raise ClientError("what answers there does not speak edgekd's frames of version 1")
     body_at = frames.PREFIX.size + head_size
     received = yield from _exactly(received, body_at + body_size)
-    headers = frames.parse_lines(bytes(received[frames.PREFIX.size : body_at]).decode("latin-1").split("\n"))
-    place = frames.span(headers, frames.SHARED_BODY)
+    try:
+        headers = frames.parse_lines(bytes(received[frames.PREFIX.size : body_at]).decode("latin-1").split("\n"))
+        place = frames.span(headers, frames.SHARED_BODY)
+    except InputError as error:
+        raise ClientError(f"the server's answer cannot be read: {error}") from error
     body = bytes(memoryview(received)[body_at:])
     if place is not None and region is not None:
         body = region.get(place)
-    return Response(status, headers, body, is_last=replied_id != request_id or status == 413)
+    closes = replied_id != request_id or status == 413 or headers.get("connection", "").lower() == "close"
+    return Response(status, headers, body, closes)
 
 
 def _exactly(received: bytearray, size: int) -> Generator[None, bytes, bytearray]:

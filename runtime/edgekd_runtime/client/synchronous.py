@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import ssl
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, overload
@@ -47,7 +48,7 @@ class Client:
         """
         self._address = address.parse(uri)
         self._calls = calls.Calls(model, token)
-        self._timeout_s = timeout_s
+        self._timeout_s = calls.checked_timeout(timeout_s)
         self._tls = tls
         self._idle: deque[_Connection] = deque()
 
@@ -72,7 +73,7 @@ class Client:
 
     def server_metadata(self) -> dict[str, Any]:
         """Name, version and protocol extensions."""
-        return dict(self._run(self._calls.get("/v2")))
+        return self._run(self._calls.server_metadata())
 
     def metadata(self, model: str | None = None, version: str | None = None) -> dict[str, Any]:
         """The model's inputs, outputs, labels and versions."""
@@ -80,15 +81,15 @@ class Client:
 
     def index(self) -> list[dict[str, Any]]:
         """The models that the server knows, with their states."""
-        return list(self._run(self._calls.post("/v2/repository/index")))
+        return self._run(self._calls.index())
 
     def load(self, model: str) -> None:
         """Load ``model``, or load it anew."""
-        self._run(self._calls.post(calls.repository_path(model, "load")))
+        self._run(self._calls.repository(model, "load"))
 
     def unload(self, model: str) -> None:
         """Serve ``model`` no longer."""
-        self._run(self._calls.post(calls.repository_path(model, "unload")))
+        self._run(self._calls.repository(model, "unload"))
 
     def infer(
         self,
@@ -153,18 +154,34 @@ class Client:
         where = self._address
         try:
             if where.path:
-                sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-                sock.connect(where.path)
-                sock.settimeout(self._timeout_s)  # not before: then a full line would be an error, and not waited for
+                sock = _connected(where.path, self._timeout_s)
             else:
                 sock = socket.create_connection((where.host, where.port), self._timeout_s)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if where.scheme == "https":
                     tls = self._tls or ssl.create_default_context()
                     sock = tls.wrap_socket(sock, server_hostname=where.host)
+        except TimeoutError as error:
+            raise ClientError(f"{where} did not answer within {self._timeout_s:g} s") from error
         except OSError as error:
             raise ClientError(f"cannot reach {where}: {error.strerror or error}") from error
         return _Connection(sock, where, self._timeout_s)
+
+
+def _connected(path: str, timeout_s: float) -> socket.socket:
+    give_up = time.monotonic() + timeout_s
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        while not address.is_connected(sock, path):
+            if time.monotonic() > give_up:
+                raise TimeoutError
+            time.sleep(address.RETRY_S)
+        sock.settimeout(timeout_s)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 class _HungUpError(ClientError):

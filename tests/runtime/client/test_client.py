@@ -11,6 +11,8 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,15 @@ from PIL import Image as Pillow
 from tests.runtime import files
 from tests.runtime.live import Live, live
 
-from edgekd_runtime import auth
+from edgekd_runtime import api, auth, frames, repository
 from edgekd_runtime.bundle import Bundle
+from edgekd_runtime.cli_common import Opening
 from edgekd_runtime.client import AsyncClient, Classification, Client, ClientError, framed
 from edgekd_runtime.engine import Engine
-from edgekd_runtime.errors import InputError
 from edgekd_runtime.preprocess import Image
+from edgekd_runtime.reply import Headers
+from edgekd_runtime.routes import Site
+from edgekd_runtime.signing import ANYBODY
 
 X = np.array([[1, 2, -1, 0.5], [0, 0, 0, 0]], np.float32)
 Y = np.array([[4, 1, 3], [1, 0, -2]], np.float32)  # of X, by the weights in conftest
@@ -142,7 +147,7 @@ def test_classify(client: Any, engine: Engine) -> None:
 def test_classify_files(client: Any, eye: Engine, form: str) -> None:
     picture = files.picture(Pillow.fromarray(np.full((4, 4), 200, np.uint8)), form)
     assert client.classify(picture, model="eye").label == eye.classify(picture).label
-    with pytest.raises(InputError, match="no WAV, JPEG"):
+    with pytest.raises(ClientError, match="no WAV, JPEG"):
         client.classify(b"abc", model="eye")
 
 
@@ -168,9 +173,43 @@ def test_errors_have_a_status_and_spare_the_connection(client: Any, call: Any, s
     assert client.live()
 
 
-def test_what_cannot_be_sent(client: Any) -> None:
-    with pytest.raises(InputError, match="complex64 cannot be sent"):
-        client.infer({"in": X.astype(np.complex64)}, model="dense")
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda client: client.infer({"in": X.astype(np.complex64)}, model="dense"), "complex64 cannot be sent"),
+        (lambda client: client.predict(np.array(["hi"]), model="dense"), "cannot be sent; take .*a list of str"),
+        (lambda client: client.infer({"in": [[1], [2, 3]]}, model="dense"), "input 'in' is no array"),
+        (lambda client: client.infer({"text": "\ud800"}, model="dense"), "is no Unicode"),
+        (lambda client: client.infer({"text": ["hi", 1]}, model="dense"), "texts are str and files are bytes, not int"),
+        (lambda client: client.infer(X, model="dense"), "by their names"),
+        (lambda client: client.infer({"in": X}, model="dense", outputs=[{}]), "outputs must be a list of names"),
+        (lambda client: client.infer({"in": X}, model="dense", version=1), "must be a text, not 1"),
+        (lambda client: client.load("\ud800"), "must be a text"),
+        (lambda client: client.classify(b"garbage", model="dense"), "no WAV, JPEG"),
+        (lambda client: client.classify(bytearray(b"hello"), model="dense"), "not bytearray"),
+        (lambda client: client.classify(["hi", b"BM"], model="dense"), "not bytes, str"),
+        (lambda client: client.classify("hi", model="dense", top_k=np.int64(3)), "int64 is not JSON"),
+    ],
+)
+def test_what_cannot_be_sent(client: Any, call: Any, message: str) -> None:
+    with pytest.raises(ClientError, match=message) as caught:
+        call(client)
+    assert caught.value.status is None
+    assert "\n" not in str(caught.value)
+    assert client.live()
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        *[({"timeout_s": timeout_s}, "timeout_s must be") for timeout_s in (-1, 0, float("nan"), 1e9, None, "1")],
+        *[({"token": token}, "the token must be") for token in ("a\r\nX: y", "a\n", "ü€", "a b", "", b"a")],
+    ],
+)
+def test_options_that_are_none(kind: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ClientError, match=message):
+        kind("http://localhost", **options)
 
 
 def test_large_tensors(client: Any) -> None:
@@ -208,6 +247,93 @@ def test_the_only_model_need_not_be_named(dense: Engine, tmp_path: Path) -> None
     with live({"dense": dense}, tmp_path) as server, Client(server.uris["ipc"], model="dense") as client:
         np.testing.assert_array_equal(client.predict(X), Y)
         np.testing.assert_array_equal(client.infer({"in": X})["out"], Y)
+
+
+@dataclass
+class Folder:
+    """Of bundles, behind ``uri``; ``change`` loads and unloads without the client that is tested."""
+
+    path: Path
+    uri: str
+    asked: list[str]
+
+    def change(self, **verbs: str) -> None:
+        with Client(self.uri) as other:
+            for model, verb in verbs.items():
+                getattr(other, verb)(model)
+        self.asked.clear()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, dense_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
+    """``dense``, and ``twin``, the same but for its name, not loaded."""
+    from tests.runtime.listen import listening  # not above: it skips where httptools has no wheel
+
+    monkeypatch.setattr(repository, "try_bundle", lambda path, backend: Opening(ANYBODY)(path).model_sha256)
+    dense_bundle.save(tmp_path / "dense.edgekd")
+    models = repository.Repository(Opening(ANYBODY), tmp_path)
+    site = Site(models.open_folder({}), api.ROUTES)
+    replace(dense_bundle, name="twin").save(tmp_path / "twin.edgekd")
+    asked: list[str] = []
+
+    def guard(headers: Headers, path: str, client: str | None) -> None:
+        asked.append(path)
+
+    with listening(site, guards=[guard], repository=models) as port:
+        yield Folder(tmp_path, f"http://127.0.0.1:{port}", asked)
+    site.close()
+
+
+@pytest.mark.parametrize("kind", [Client, Waiting])
+def test_another_model_in_place_of_the_only_one(folder: Folder, kind: Any) -> None:
+    with kind(folder.uri) as client:
+        for call in (
+            lambda: client.predict(X),
+            lambda: client.infer({"in": X})["out"],
+            lambda: client.metadata()["name"],
+        ):
+            folder.change(twin="load", dense="unload")
+            call()
+            folder.change(dense="load", twin="unload")
+            call()
+        folder.change(dense="unload")
+        with pytest.raises(ClientError, match="none is loaded"):
+            client.classify("x")
+
+
+@pytest.mark.parametrize("kind", [Client, Waiting])
+def test_a_model_that_is_loaded_anew_with_other_names(folder: Folder, dense_bundle: Bundle, kind: Any) -> None:
+    with kind(folder.uri, model="dense") as client:
+        np.testing.assert_array_equal(client.predict(X), Y)
+        for i in range(2):
+            replace(dense_bundle, inputs={f"in{i}": "x"}, outputs={f"out{i}": "y"}).save(folder.path / "dense.edgekd")
+            folder.change(dense="load")
+            np.testing.assert_array_equal(client.predict(X), Y)
+        assert folder.asked == ["/v2/models/dense/infer", "/v2/models/dense", "/v2/models/dense/infer"]
+
+
+@pytest.mark.parametrize("kind", [Client, Waiting])
+def test_loading_and_unloading_is_known_at_once(folder: Folder, kind: Any) -> None:
+    with kind(folder.uri) as client:
+        client.predict(X)
+        client.load("twin")
+        with pytest.raises(ClientError, match="the server has 2 models"):
+            client.predict(X)
+        client.unload("dense")
+        folder.asked.clear()
+        client.predict(X)
+        assert folder.asked == ["/v2/repository/index", "/v2/models/twin", "/v2/models/twin/infer"]
+
+
+def test_what_is_wrong_is_not_asked_twice(folder: Folder) -> None:
+    with Client(folder.uri) as client:
+        with pytest.raises(ClientError, match="400"):
+            client.predict(X[:, :2])
+        assert len(folder.asked) == 3
+        folder.asked.clear()
+        with pytest.raises(ClientError, match="400"):
+            client.infer({"in": X[:, :2]})
+        assert len(folder.asked) == 1
 
 
 def test_the_token_is_sent(dense: Engine, tmp_path: Path) -> None:
@@ -254,7 +380,19 @@ def test_both_clients_have_the_same_calls() -> None:
 
 
 @pytest.mark.parametrize(
-    "uri", ["", "localhost", "ftp://x", "http://", "http://x:y", "http://x/v2", "unix://", "http://[::1", "ipc:"]
+    "uri",
+    [
+        "",
+        "localhost",
+        "http://é..x",
+        "ftp://x",
+        "http://",
+        "http://x:y",
+        "http://x/v2",
+        "unix://",
+        "http://[::1",
+        "ipc:",
+    ],
 )
 def test_addresses_that_are_none(uri: str) -> None:
     with pytest.raises(ClientError, match="is no address"):
@@ -303,6 +441,8 @@ def strange_server(path: Path, answer: bytes) -> None:
         b"x" * 100_000,
         b"EKD\x01" + b"\xff" * 12,
         b"EKD\x02" + bytes(12),
+        frames.frame_head(200, 1, b"no colon", 0),
+        frames.frame_head(200, 1, b"shared-body: x y", 0),
     ],
     ids=lambda answer: repr(answer[:40]),
 )
@@ -312,6 +452,39 @@ def test_servers_that_speak_otherwise(tmp_path: Path, scheme: str, kind: Any, an
     strange_server(tmp_path / "s", answer)
     with kind(f"{scheme}://{tmp_path / 's'}", timeout_s=5) as client, pytest.raises(ClientError):
         client.metadata("dense")
+
+
+@pytest.mark.parametrize("kind", [Client, Waiting])
+def test_nothing_is_asked_on_a_connection_that_the_server_ends(tmp_path: Path, kind: Any) -> None:
+    asked = []
+
+    def serve(listening: socket.socket) -> None:
+        for _ in range(2):
+            sock, _ = listening.accept()
+            with sock:
+                for head in (b"content-type: x", b"content-type: x\nconnection: close"):
+                    asked.append(frames.PREFIX.unpack_from(sock.recv(65536))[3])
+                    sock.sendall(frames.frame_head(200, asked[-1], head, 0))
+                assert sock.recv(65536) == b""  # not that it hung up first
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(str(tmp_path / "s"))
+        listening.listen()
+        serving = threading.Thread(target=serve, args=[listening], daemon=True)
+        serving.start()
+        with kind(f"ipc://{tmp_path / 's'}", timeout_s=5) as client:
+            assert [client.live() for _ in range(4)] == [True] * 4
+        serving.join(5)
+    assert asked == [1, 2, 1, 2]
+
+
+@pytest.mark.parametrize("answer", [b"", b"5", b'["x"]', b'{"labels": 1, "inputs": [1], "results": [2]}'])
+@pytest.mark.parametrize("call", ["server_metadata", "index", "metadata", "infer", "predict", "classify"])
+def test_answers_that_mean_nothing(tmp_path: Path, answer: bytes, call: str) -> None:
+    strange_server(tmp_path / "s", b"HTTP/1.0 200 OK\r\n\r\n" + answer)
+    given = {"infer": [{"in": X}], "predict": [X], "classify": ["hi"]}.get(call, [])
+    with Client(f"unix://{tmp_path / 's'}", timeout_s=5) as client, suppress(ClientError):  # and nothing else
+        getattr(client, call)(*given)
 
 
 def test_other_servers_answers(tmp_path: Path) -> None:
@@ -336,6 +509,52 @@ def test_a_server_that_keeps_silent(tmp_path: Path, scheme: str, kind: Any) -> N
         with kind(f"{scheme}://{tmp_path / 's'}", timeout_s=0.2) as client, pytest.raises(ClientError) as caught:
             client.live()
     assert "did not answer within 0.2 s" in str(caught.value)
+
+
+@contextmanager
+def full_queue(path: Path) -> Iterator[socket.socket]:
+    """A listening socket with no room for one more client; closed after a while, so that nobody waits for ever."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(str(path))
+        listening.listen(0)
+        with pytest.raises(BlockingIOError):
+            while True:
+                with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+                    sock.setblocking(False)
+                    sock.connect(str(path))  # stays in the queue when it is closed
+        end = threading.Timer(10, listening.close)
+        end.start()
+        try:
+            yield listening
+        finally:
+            end.cancel()
+
+
+@pytest.mark.parametrize("scheme", ["unix", "ipc"])
+@pytest.mark.parametrize("kind", [Client, Waiting])
+def test_a_server_that_takes_nobody_any_more(tmp_path: Path, scheme: str, kind: Any) -> None:
+    with full_queue(tmp_path / "s"), kind(f"{scheme}://{tmp_path / 's'}", timeout_s=0.2) as client:
+        for _ in range(2):
+            with pytest.raises(ClientError, match="did not answer within"):
+                client.live()
+
+
+@pytest.mark.parametrize("kind", [Client, Waiting])
+def test_a_full_queue_is_waited_for(tmp_path: Path, kind: Any) -> None:
+    def answer(listening: socket.socket) -> None:
+        asked = b""
+        while not asked:
+            sock, _ = listening.accept()
+            with sock:
+                asked = sock.recv(65536)  # nothing from those that only fill the queue
+                if asked:
+                    sock.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+
+    with full_queue(tmp_path / "s") as listening, kind(f"unix://{tmp_path / 's'}") as client:
+        answering = threading.Timer(0.1, answer, [listening])
+        answering.start()
+        assert client.live()
+        answering.join()
 
 
 def test_needs_nothing_of_the_servers() -> None:
