@@ -177,9 +177,9 @@ class InterpreterBackend:
             interpreter.reset_all_variables()  # a request has nothing to do with the one before
         try:
             interpreter.invoke()
-        except RuntimeError as error:
+            return [interpreter.get_tensor(index) for index in self._output_index]
+        except (RuntimeError, ValueError) as error:  # the latter of an output that has no size yet
             raise InputError(f"the model cannot run on this input: {_one_line(error)}") from error
-        return [interpreter.get_tensor(index) for index in self._output_index]
 
     def _ops(self) -> Sequence[dict[str, Any]]:
         """The execution plan, empty where the interpreter does not tell it."""

@@ -196,6 +196,8 @@ class Engine:
                 raise BundleError(
                     f"tensor {spec.name!r} has shape {list(spec.shape)}; the first axis must be a batch of 1"
                 )
+            if spec.dtype.kind not in "biuf":
+                raise BundleError(f"tensor {spec.name!r} is of {spec.dtype}; only real numbers and truths are served")
             if (axes := self.bundle.layouts.get(spec.name)) and len(axes) != len(spec.shape):
                 raise BundleError(f"tensor {spec.name!r} has shape {list(spec.shape)}, its layout {len(axes)} axes")
         preprocess, labels = self.bundle.preprocess, self.bundle.labels
@@ -243,7 +245,10 @@ class Engine:
         same = golden.backend == self.backend.name
         steps = _GOLDEN_STEPS_SAME if same else _GOLDEN_STEPS_OTHER
         for i in range(len(golden)):
-            got = self.invoke([golden.inputs[spec.name][i : i + 1] for spec in self.inputs])
+            try:
+                got = self.invoke([golden.inputs[spec.name][i : i + 1] for spec in self.inputs])
+            except InputError as error:
+                raise GoldenError(f"{where}: golden sample {i}: {error}") from error
             for spec, array in zip(self.outputs, got, strict=True):
                 if not _close(array[0], golden.outputs[spec.name][i], steps):
                     raise GoldenError(

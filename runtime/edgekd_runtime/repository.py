@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Literal
 
 from edgekd_runtime import logs
-from edgekd_runtime.bundle import is_name, load_bundle
+from edgekd_runtime.bundle import Bundle, is_name, load_bundle
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.errors import BundleError, ModelNotFoundError, RuntimeFault
+from edgekd_runtime.members import sha256
 from edgekd_runtime.routes import Site
-from edgekd_runtime.trial import try_bundle
+from edgekd_runtime.trial import CHANGED, try_bundle
 
 SUFFIX = ".edgekd"
 Verb = Literal["load", "unload"]
@@ -54,7 +55,7 @@ class Repository:
         open_engine: Callable[[Path], Engine],
         folder: Path | None = None,
         backend: str = "auto",
-        check: Callable[[Path], object] = load_bundle,
+        check: Callable[[Path], Bundle] = load_bundle,
         unloaded: Collection[str] = (),
     ) -> None:
         """``open_engine``: a bundle's path → the engine that is to serve it. ``unloaded``: models not to start with.
@@ -201,15 +202,15 @@ class Repository:
 
     def _opened(self, name: str, path: Path) -> Engine:
         """``path``, tried in a child and opened here."""
-        self._check(path)
-        tried = try_bundle(path, backend=self._backend)
+        digest = sha256(self._check(path).model)
+        try_bundle(path, backend=self._backend, model_sha256=digest)
         engine = self._open_engine(path)
         if engine.bundle.name != name:
             raise BundleError(
                 f"{path}: holds a model {engine.bundle.name!r}; name the file {engine.bundle.name}{SUFFIX}"
             )
-        if engine.model_sha256 != tried:
-            raise BundleError(f"{path}: was changed while it was being loaded; load it again")
+        if engine.model_sha256 != digest:
+            raise BundleError(f"{path}: {CHANGED}")
         engine.forget_model()
         return engine
 

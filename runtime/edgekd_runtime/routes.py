@@ -115,7 +115,10 @@ class Site:
 
     def lane_for(self, name: str, engine: Engine) -> Lane | None:
         """Threads for ``engine``, unless it is small. Runs the model a few times, which is not counted."""
-        taken_us = answer_us(engine) if len(engine.pool) == 1 else math.inf
+        try:
+            taken_us = answer_us(engine) if len(engine.pool) == 1 else math.inf
+        except errors.InputError:  # a model without samples that cannot run on zeros
+            taken_us = math.inf
         engine.pool.count_from_now()
         if taken_us <= self.limits.inline_us:
             return None

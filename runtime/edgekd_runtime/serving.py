@@ -28,6 +28,7 @@ from edgekd_runtime.siblings import Siblings
 _KEEP_ALIVE_S = 75
 _DRAIN_S = 5
 _LAST_CALL_S = 0.5
+_HANDSHAKE_S = 10.0  # of TLS; asyncio would wait for a minute
 
 
 def serve(
@@ -116,17 +117,17 @@ class _Server(uvicorn.Server):
         self._watchdog = notify.Watchdog()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        local = [sock for sock in sockets or () if sock.family == socket.AF_UNIX]
-        servers = []
-        # uvicorn takes one context for all of its sockets, and counts as its servers those started last.
-        for some, context in ((local, None), ([sock for sock in sockets or () if sock not in local], self._tls)):
-            self.config.ssl = context
-            await super().startup(sockets=some)
-            servers += self.servers
-        self.servers = servers
+        secured = [sock for sock in sockets or () if self._tls is not None and sock.family != socket.AF_UNIX]
+        await super().startup(sockets=[sock for sock in sockets or () if sock not in secured])
         if not self.started:
             return
         loop = asyncio.get_running_loop()
+        for sock in secured:
+            self.servers.append(
+                await loop.create_server(
+                    partial(self._protocol, loop), sock=sock, ssl=self._tls, ssl_handshake_timeout=_HANDSHAKE_S
+                )
+            )
         if self._repository is not None:
             self._repository.attach(self._site, loop)
             self._site.repository = self._repository
@@ -167,17 +168,20 @@ class _Server(uvicorn.Server):
         siblings.write(self._site.counts())
         siblings.start(takers, self._repository, self._on_ready)
 
+    def _protocol(self, loop: asyncio.AbstractEventLoop) -> asyncio.Protocol:
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state, _loop=loop
+        )
+        return made
+
     async def _connect(
         self, loop: asyncio.AbstractEventLoop, client: socket.socket, context: ssl.SSLContext | None
     ) -> None:
-        def protocol() -> asyncio.Protocol:
-            made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
-                config=self.config, server_state=self.server_state, app_state=self.lifespan.state, _loop=loop
-            )
-            return made
-
+        limit_s = None if context is None else _HANDSHAKE_S
         try:
-            await loop.connect_accepted_socket(protocol, client, ssl=context)
+            await loop.connect_accepted_socket(
+                partial(self._protocol, loop), client, ssl=context, ssl_handshake_timeout=limit_s
+            )
         except OSError:  # it has left, or speaks no TLS
             client.close()
         self._taken += 1

@@ -19,21 +19,23 @@ from edgekd_runtime.errors import BundleError, RuntimeFault, TrialError
 
 _TIMEOUT_S = 120.0
 _REFUSED = 3
+CHANGED = "was changed while it was being loaded; load it again"
 _PROGRAM = (
-    "import sys; sys.path[:] = sys.argv[4:]; from edgekd_runtime.trial import main; sys.exit(main(*sys.argv[1:4]))"
+    "import sys; sys.path[:] = sys.argv[5:]; from edgekd_runtime.trial import main; sys.exit(main(*sys.argv[1:5]))"
 )
 """Imports from where this process does, not from the current directory, whose ``queue.py`` nobody meant to run; ``-P``
 is unknown to Python 3.10."""
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
-def try_bundle(path: Path, *, backend: str = "auto", timeout_s: float = _TIMEOUT_S) -> str:
+def try_bundle(path: Path, *, backend: str = "auto", model_sha256: str = "", timeout_s: float = _TIMEOUT_S) -> str:
     """Run ``path`` in a child process; the SHA-256 of its model. Takes as long as starting a server.
 
+    ``model_sha256``: of the only model that may run, where somebody has decided that already.
     Raises ``TrialError`` where it crashes or hangs, ``BundleError`` with the child's own words where it is refused.
     """
     limit = str(math.ceil(timeout_s))
-    command = [sys.executable, "-c", _PROGRAM, str(path), backend, limit, *filter(None, sys.path)]
+    command = [sys.executable, "-c", _PROGRAM, str(path), backend, limit, model_sha256, *filter(None, sys.path)]
     try:
         done = subprocess.run(
             command,
@@ -59,8 +61,9 @@ def try_bundle(path: Path, *, backend: str = "auto", timeout_s: float = _TIMEOUT
     return last
 
 
-def main(path: str, backend: str, limit_s: str) -> int:
+def main(path: str, backend: str, limit_s: str, model_sha256: str) -> int:
     """In the child, which ends after ``limit_s`` whole seconds."""
+    from edgekd_runtime import members
     from edgekd_runtime.bundle import load_bundle
     from edgekd_runtime.engine import Engine
     from edgekd_runtime.timing import on_zeros
@@ -70,7 +73,10 @@ def main(path: str, backend: str, limit_s: str) -> int:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        engine = Engine(load_bundle(Path(path)), backend=backend)
+        bundle = load_bundle(Path(path))
+        if model_sha256 and members.sha256(bundle.model) != model_sha256:
+            raise BundleError(f"{path}: {CHANGED}")
+        engine = Engine(bundle, backend=backend)
         with contextlib.suppress(RuntimeFault):  # zeros may be no input that the model takes
             on_zeros(engine)(0)
         said, status = engine.model_sha256, 0

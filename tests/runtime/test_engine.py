@@ -13,10 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from edgekd_runtime import api
+from edgekd_runtime.backend import InterpreterBackend
 from edgekd_runtime.bundle import Bundle, Golden, Scores, load_bundle
 from edgekd_runtime.engine import MAX_BATCH, Engine
 from edgekd_runtime.errors import BundleError, GoldenError, InputError
 from edgekd_runtime.preprocess import TextNgram
+from edgekd_runtime.routes import Site
 
 X = np.array([[1, 2, -1, 0.5], [0, 0, 0, 0]], np.float32)
 Y = [[4, 1, 3], [1, 0, -2]]  # by hand, see conftest.py
@@ -316,3 +319,35 @@ def test_layouts_survive_in_the_file(nchw: Bundle, tmp_path: Path) -> None:
 def test_a_layout_that_is_no_order_of_the_axes_is_refused(nchw: Bundle, axes: tuple[int, ...]) -> None:
     with pytest.raises(BundleError, match=r"axes"):
         Engine(replace(nchw, layouts={"x": axes}))
+
+
+def test_a_golden_run_that_fails_is_the_bundles_fault(dense_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: object, arrays: object) -> None:
+        raise InputError("the model cannot run on this input: tensor 25 lacks data")
+
+    monkeypatch.setattr("edgekd_runtime.pool.Pool.invoke", fail)
+    with pytest.raises(GoldenError, match=r"golden sample 0: .*lacks data"):
+        Engine(replace(dense_bundle, golden=golden(STORED_X, STORED_Y)))
+
+
+def test_tensors_that_are_no_numbers_are_refused(dense_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Complex(InterpreterBackend):
+        def __init__(self, *given: object, **named: object) -> None:
+            super().__init__(*given, **named)  # type: ignore[arg-type]
+            self.inputs = tuple(replace(spec, dtype=np.dtype(np.complex64)) for spec in self.inputs)
+
+    monkeypatch.setattr("edgekd_runtime.backend.InterpreterBackend", Complex)
+    with pytest.raises(BundleError, match="complex64"):
+        Engine(dense_bundle)
+
+
+def test_a_model_that_cannot_run_on_zeros_is_served_by_threads(
+    dense_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(engine: Engine) -> float:
+        raise InputError("the model cannot run on this input: division by zero")
+
+    monkeypatch.setattr("edgekd_runtime.routes.answer_us", fail)
+    site = Site({"dense": Engine(dense_bundle)}, api.ROUTES)
+    assert "dense" in site.lanes
+    site.close()

@@ -22,7 +22,7 @@ from tests.runtime.listen import listening
 from tests.runtime.waiting import soon
 
 from edgekd_runtime import api, repository, trial
-from edgekd_runtime.bundle import Bundle, Golden
+from edgekd_runtime.bundle import Bundle, Golden, load_bundle
 from edgekd_runtime.cli_common import Opening
 from edgekd_runtime.engine import Engine
 from edgekd_runtime.errors import BundleError, ModelNotFoundError, TrialError
@@ -42,7 +42,7 @@ def folder(tmp_path: Path, dense_bundle: Bundle) -> Path:
 @pytest.fixture
 def untried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out the child process, which is tested by itself and takes a second."""
-    monkeypatch.setattr(repository, "try_bundle", lambda path, backend: Opening(ANYBODY)(path).model_sha256)
+    monkeypatch.setattr(repository, "try_bundle", lambda path, **_: Opening(ANYBODY)(path).model_sha256)
 
 
 class Served:
@@ -323,8 +323,11 @@ def hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_trial_that_hangs_ends_by_itself(folder: Path, hanging: Path) -> None:
-    command = [sys.executable, "-c", trial._PROGRAM, str(folder / "dense.edgekd"), "auto", "1", *filter(None, sys.path)]
-    assert subprocess.run(command, timeout=TIMEOUT_S, check=False).returncode == -signal.SIGALRM
+    command = [sys.executable, "-c", trial._PROGRAM, str(folder / "dense.edgekd"), "auto", "1", ""]
+    assert (
+        subprocess.run([*command, *filter(None, sys.path)], timeout=TIMEOUT_S, check=False).returncode
+        == -signal.SIGALRM
+    )
     assert hanging.exists()
 
 
@@ -343,8 +346,13 @@ def has_ended(process: int) -> bool:
     return not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
-def test_a_bundle_that_is_changed_while_it_is_tried(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repository, "try_bundle", lambda path, backend: "another")
-    models = Repository(Opening(ANYBODY), folder)
+@pytest.mark.parametrize("is_tried", [True, False], ids=["before", "after"])
+def test_a_bundle_that_is_changed_while_it_is_tried(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, is_tried: bool
+) -> None:
+    """What has been checked, for its signature say, is what runs, even in the trial."""
+    if not is_tried:
+        monkeypatch.setattr(repository, "try_bundle", lambda path, **_: None)
+    models = Repository(Opening(ANYBODY), folder, check=lambda path: replace(load_bundle(path), model=b"as it was"))
     assert models.open_folder({}) == {}
     assert "was changed" in models.index()[0].reason
