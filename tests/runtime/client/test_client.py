@@ -269,7 +269,7 @@ def folder(tmp_path: Path, dense_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
     """``dense``, and ``twin``, the same but for its name, not loaded."""
     from tests.runtime.listen import listening  # not above: it skips where httptools has no wheel
 
-    monkeypatch.setattr(repository, "try_bundle", lambda path, backend: Opening(ANYBODY)(path).model_sha256)
+    monkeypatch.setattr(repository, "try_bundle", lambda path, **_: Opening(ANYBODY)(path).model_sha256)
     dense_bundle.save(tmp_path / "dense.edgekd")
     models = repository.Repository(Opening(ANYBODY), tmp_path)
     site = Site(models.open_folder({}), api.ROUTES)
