@@ -7,10 +7,11 @@ and sends a byte now and then ("slow loris"), or that says nothing at all.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
+
+from edgekd_runtime.reply import error_reply
 
 REQUEST_S = 30.0
 """A client has this long for its first byte, and for a whole request."""
@@ -21,7 +22,7 @@ NO_HTTP = "this is not a valid HTTP/1.1 request"
 
 def last_words(status: int, message: str, more: bytes = b"") -> bytes:
     """An error as a whole HTTP answer, after which the connection is closed. ``more``: lines of its head."""
-    error = json.dumps({"error": message}).encode()
+    error = error_reply(status, message).body
     line = b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode())
     head = b"%bcontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % (more, len(error))
     return line + head + error
