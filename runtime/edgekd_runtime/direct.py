@@ -11,24 +11,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from functools import partial
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any, ClassVar, NamedTuple
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from edgekd_runtime.lanes import Handler
+from edgekd_runtime.patience import NO_HTTP
 from edgekd_runtime.poll import BusyPoll
-from edgekd_runtime.reply import Body, Guard, Reply, headers_of, too_large
+from edgekd_runtime.reply import Body, Guard, Reply, error_reply, headers_of, too_large
 from edgekd_runtime.routes import Site
-from edgekd_runtime.server import LINGER_S, client_of, refusal
+from edgekd_runtime.server import LINGER_S, client_of, malformed, refusal
 
-_HEAD = b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b\r\n"
+_HEAD = b"%b%b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b\r\n"
 _BLANK_LINE = b"\r\n\r\n"
-_MAX_HEADS, _MAX_HEAD_BYTES = 256, 2048
-_PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
+_MAX_HEADS, _MAX_HEAD_BYTES = 256, 2048  # that are remembered
+_MAX_SILENT_BYTES = 64 << 10  # of a head, of trailers: httptools keeps them all
+_STEP = 16 << 10  # bytes, after which that is looked at
+_TO_DATE = {one.value: b"HTTP/1.1 %d %b\r\ndate: " % (one, one.phrase.encode()) for one in HTTPStatus}
 
 
 def direct_protocol(site: Site, guards: Sequence[Guard], max_body_bytes: int, poll: BusyPoll) -> type[DirectProtocol]:
@@ -62,6 +68,8 @@ class DirectProtocol(HttpToolsProtocol):
         self._known: _Known | None = None  # whose body is coming
         self._between = True  # two messages, so that the next byte begins a head
         self._begun = 0  # messages that httptools has seen
+        self._silent = 0  # bytes since a head, a part of a body or a message was complete
+        self._in_head = False
         self._hung_up = False  # but what still comes is read
 
     def unfinished(self) -> object:
@@ -81,13 +89,61 @@ class DirectProtocol(HttpToolsProtocol):
         if known is not None and self._idle() and self._takes(known, body):
             return
         self._length = -1
-        super().data_received(data)
+        self._parse(data)
         one_request = began and self._between and self._length == len(body)
         heads = self.shared.heads
         if one_request and self._answer and len(heads) < _MAX_HEADS and len(head) <= _MAX_HEAD_BYTES:
             heads[head] = _Known(self._path, self._headers, self._length)
         if self._between:
             self._answer = None  # or an idle connection would keep a model that is served no longer
+
+    def _parse(self, data: Body) -> None:
+        """uvicorn's ``data_received``, with an end to heads and an answer to requests that want to upgrade."""
+        self._unset_keepalive_if_required()
+        if len(data) > _STEP:
+            for at in range(0, len(data), _STEP):
+                if self._hung_up or self.transport.is_closing():
+                    return
+                self._parse(memoryview(data)[at : at + _STEP])
+            return
+        while data:
+            self._silent += len(data)
+            try:
+                self.parser.feed_data(data)
+                break
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._without_upgrade() + bytes(data[upgrade.args[0] :])
+            except httptools.HttpParserError:
+                self.send_400_response(NO_HTTP)
+                break
+        if self._silent > _MAX_SILENT_BYTES:
+            self._refuse(error_reply(431, f"a request's head has more than {_MAX_SILENT_BYTES} bytes"))
+
+    def _without_upgrade(self) -> bytes:
+        """The head that has just been read, for a new parser: this one takes nothing behind an Upgrade for a body.
+
+        A server may ignore that header (RFC 9110, 7.8).
+        """
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        lines += [b"%b: %b" % one for one in self.headers if one[0] != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        with suppress(AttributeError):  # httptools < 0.6.3
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self._silent = 0
+        return b"\r\n".join(lines) + _BLANK_LINE
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(error_reply(400, msg))
+
+    def _refuse(self, reply: Reply) -> None:
+        """The last answer, to what cannot be read on."""
+        if self._hung_up or self.transport.is_closing():
+            return
+        if self._idle():
+            self._write(reply, keep_alive=False)
+        else:
+            self.transport.write(_head(reply, False, self.server_state.default_headers) + reply.body)
+            self.transport.close()
 
     def _takes(self, known: _Known, body: Body) -> bool:
         """Of a request whose head is known, what has come of its body; False where httptools must look at it."""
@@ -133,6 +189,7 @@ class DirectProtocol(HttpToolsProtocol):
             self._write(handler.now(body, headers), keep_alive=keep_alive)
             self.shared.poll.answered(self.loop)
             return
+        self._unset_keepalive_if_required()  # httptools may not have seen this request
         # To uvicorn a request that is being answered: what follows waits for it, and so does the end of the server.
         pending = _Pending(keep_alive)
         self.cycle = pending  # type: ignore[assignment]
@@ -149,12 +206,26 @@ class DirectProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._between = False
         self._begun += 1
+        self._in_head = True
         # uvicorn's part of it, the ASGI scope, waits until it is known that ASGI answers.
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_head:
+            return  # a trailer: it must not pass for a header (RFC 9110, 6.5.1)
+        name, value = name.lower(), value.rstrip(b" \t")
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise ValueError("this server is no proxy")
+            return  # it comes again, without
+        self._silent, self._in_head = 0, False
         self._path = self.url.decode("latin-1")
         found = self.shared.site.find("POST", self._path) if self._may_answer() else None
         if found is None or isinstance(found, Reply):
@@ -164,7 +235,8 @@ class DirectProtocol(HttpToolsProtocol):
         self._headers = headers_of(self.headers)
         self._body = BytesIO()
         self._answer = found
-        if refused := self._refusal(self._path, self._headers):
+        refused = self._refusal(self._path, self._headers) or malformed(self._headers, self.parser.get_http_version)
+        if refused:
             self._write(refused, keep_alive=False)
             return
         declared = int(self._headers.get("content-length", "0"))  # httptools has refused what is not a number
@@ -172,6 +244,7 @@ class DirectProtocol(HttpToolsProtocol):
             self._write(too_large(self.shared.max_body_bytes), keep_alive=False)
 
     def on_body(self, body: bytes) -> None:
+        self._silent = 0
         if self._answer is None:
             super().on_body(body)
         elif self._body.tell() + len(body) <= self.shared.max_body_bytes:
@@ -180,13 +253,17 @@ class DirectProtocol(HttpToolsProtocol):
             self._write(too_large(self.shared.max_body_bytes), keep_alive=False)
 
     def on_message_complete(self) -> None:
-        self._between = True
+        if self._in_head:
+            return
+        self._silent, self._between = 0, True
         if self._answer is None:
             super().on_message_complete()
         elif self._hung_up:
             self.transport.close()
         elif not self.transport.is_closing():
-            keep_alive = self.parser.should_keep_alive()
+            # A client of 1.0 that asks for it would have to be told that its connection is kept.
+            asks = "connection" in self._headers and self.parser.get_http_version() == "1.0"
+            keep_alive = self.parser.should_keep_alive() and not asks
             body = self._whole_body()
             self._length = len(body) if keep_alive else -1
             self._run(self._answer, self._headers, body, keep_alive=keep_alive)
@@ -202,7 +279,7 @@ class DirectProtocol(HttpToolsProtocol):
 
     def _may_answer(self) -> bool:
         """A plain POST, and nobody waits."""
-        plain = not self.expect_100_continue and not self.parser.should_upgrade()
+        plain = not self.expect_100_continue and b"%" not in self.url
         return plain and self.parser.get_method() == b"POST" and self._idle()
 
     def _idle(self) -> bool:
@@ -212,7 +289,7 @@ class DirectProtocol(HttpToolsProtocol):
 
     def _write(self, reply: Reply, *, keep_alive: bool) -> None:
         keep_alive = keep_alive and not self.shared.site.is_draining
-        self.transport.write(_head(reply, keep_alive) + reply.body)
+        self.transport.write(_head(reply, keep_alive, self.server_state.default_headers) + reply.body)
         self.on_response_complete()  # uvicorn's: counts the request and arms the keep-alive timer
         if not keep_alive:
             self._hang_up()
@@ -259,8 +336,10 @@ def _split(data: bytes) -> tuple[bytes, Body]:
     return (data[:end], memoryview(data)[end + len(_BLANK_LINE) :]) if end >= 0 else (data, b"")
 
 
-def _head(reply: Reply, keep_alive: bool) -> bytes:
+def _head(reply: Reply, keep_alive: bool, stamps: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """``stamps``: the date, as uvicorn writes it anew every second; none before it has begun to."""
+    date = stamps[0][1] if stamps else formatdate(usegmt=True).encode()
     more = b"" if keep_alive else b"connection: close\r\n"
     if reply.headers:
         more += b"".join([f"{name}: {value}\r\n".encode("latin-1") for name, value in reply.headers])
-    return _HEAD % (reply.status, _PHRASES[reply.status], reply.content_type.encode(), len(reply.body), more)
+    return _HEAD % (_TO_DATE[reply.status], date, reply.content_type.encode(), len(reply.body), more)

@@ -14,6 +14,7 @@ from edgekd_runtime.wire.datatypes import BINARY_HEADER
 from edgekd_runtime.wire.schemas import SCHEMAS
 
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+_ANY_OBJECT: dict[str, Any] = {"schema": {"type": "object"}}
 _PLAIN: dict[str, Any] = {"schema": {"type": "string"}}
 _RAW = {"text/plain": _PLAIN, "image/*": _BINARY, "audio/wav": _BINARY}
 # Beside JSON: OIP's binary tensors, and texts and files as they are.
@@ -61,6 +62,9 @@ def _operation(route: AnyRoute) -> dict[str, Any]:
             "default": {"description": "Refused", "content": _content("Error")},
         },
     }
+    if route.response == "Ready" and isinstance(route, Route):
+        either = {"schema": {"anyOf": [_ref("Ready"), _ref("Error")]}}
+        operation["responses"]["503"] = {"description": "It ends, or is full", "content": {"application/json": either}}
     parameters = [
         {"name": name, "in": "path", "required": True, "description": _PARAMETERS[name], "schema": {"type": "string"}}
         for name in re.findall(r"\{(\w+)\}", route.path)
@@ -83,12 +87,16 @@ def _header(name: str, kind: str, description: str) -> dict[str, Any]:
     return {"name": name, "in": "header", "required": False, "description": description, "schema": {"type": kind}}
 
 
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
 def _content(name: str) -> dict[str, Any]:
-    """Of a schema's name; or of a media type, for what is no JSON."""
+    """Of a schema's name; or of a media type, for what has none."""
     if "/" in name:
-        return {name: _PLAIN}
+        return {name: _ANY_OBJECT if name == "application/json" else _PLAIN}
     return {
-        "application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}},
+        "application/json": {"schema": _ref(name)},
         **_MORE_CONTENT.get(name, {}),
     }
 

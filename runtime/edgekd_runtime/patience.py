@@ -8,16 +8,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from http import HTTPStatus
 from typing import Any
+
+from edgekd_runtime.reply import error_reply
 
 REQUEST_S = 30.0
 """A client has this long for its first byte, and for a whole request."""
 
-_ERROR = b'{"error":"too many clients are here; try again later"}'
-_FULL = (
-    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n"
-    b"content-length: %d\r\n\r\n%b" % (len(_ERROR), _ERROR)
-)
+NO_HTTP = "this is not a valid HTTP/1.1 request"
+"""What a client is told of bytes that no parser can read."""
+
+
+def last_words(status: int, message: str, more: bytes = b"") -> bytes:
+    """An error as a whole HTTP answer, after which the connection is closed. ``more``: lines of its head."""
+    error = error_reply(status, message).body
+    line = b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode())
+    head = b"%bcontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % (more, len(error))
+    return line + head + error
+
+
+_FULL = last_words(503, "too many clients are here; try again later", b"retry-after: 1\r\n")
 
 
 def limited(base: Any, max_connections: int | None) -> Any:
@@ -37,6 +48,13 @@ def limited(base: Any, max_connections: int | None) -> Any:
             super().connection_lost(exc)
             # After an error uvicorn leaves the timer running, and with it all that the connection held.
             self._unset_keepalive_if_required()
+
+        def eof_received(self) -> bool:
+            """A client that has said all may still wait for its answer. TLS cannot be closed by halves."""
+            owes = self.cycle is not None and not self.cycle.response_complete and self.unfinished() is None
+            if owes:
+                self.cycle.keep_alive = False
+            return owes and self.scheme != "https"
 
         def _unsupported_upgrade_warning(self) -> None:
             """uvicorn would advise, at every such request, to install what nobody here wants."""

@@ -81,7 +81,16 @@ def _signature(site: Site, engine: Engine) -> Post:
 
 def _stats(site: Site, engine: Engine) -> Post:
     name, version = engine.bundle.name, engine.bundle.version
-    return lambda body, headers: json_reply(metadata.statistics(name, version, site.all_counts().inference[name]))
+    return lambda body, headers: json_reply(metadata.statistics({name: (version, site.all_counts().inference[name])}))
+
+
+def _all_stats(site: Site) -> Post:
+    def answer(body: Body, headers: Headers) -> Reply:
+        times = site.all_counts().inference
+        versions = {name: engine.bundle.version for name, engine in site.models.items()}
+        return json_reply(metadata.statistics({name: (version, times[name]) for name, version in versions.items()}))
+
+    return answer
 
 
 def _for_each(
@@ -104,6 +113,7 @@ _OIP, _TF = (
 
 ROUTES: tuple[AnyRoute, ...] = (
     Route("GET", "/v2", "Name, version and extensions of the server", _server_metadata, response="ServerMetadata"),
+    Route("GET", "/v2/models/stats", "How often each model ran, and how long", _all_stats, response="ModelStatistics"),
     *_for_each(_OIP, "GET", "", "What the model takes and gives", _metadata, response="ModelMetadata"),
     *_for_each(_OIP, "GET", "/ready", "Whether the model takes requests", _model_ready, response="Ready"),
     *_for_each(_OIP, "GET", "/config", "The model's configuration in Triton's words", _config, response="ModelConfig"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from edgekd_runtime.patience import NO_HTTP, last_words
+
 
 class PatientH11(H11Protocol):
     """Every request goes through ASGI: slower, same answers."""
@@ -15,3 +17,7 @@ class PatientH11(H11Protocol):
         if state is h11.SEND_BODY or (state is h11.IDLE and self.conn.trailing_data[0]):
             return (state, id(self.cycle))
         return None
+
+    def send_400_response(self, msg: str) -> None:
+        self.transport.write(last_words(400, NO_HTTP))
+        self.transport.close()

@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 from edgekd_runtime.lanes import Handler
-from edgekd_runtime.reply import Guard, Headers, Reply, headers_of, too_large
+from edgekd_runtime.reply import Guard, Headers, Reply, error_reply, headers_of, too_large
 from edgekd_runtime.routes import Site
+from edgekd_runtime.wire import compressed
 
 DEFAULT_MAX_BODY_BYTES = 1 << 20
 DISCARDED_BYTES = 16 << 20
@@ -31,6 +32,7 @@ class Application:
         self._site = site
         self._guards = tuple(guards)
         self._max_body_bytes = max_body_bytes
+        compressed.limit_to(max_body_bytes)
 
     async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
         if scope["type"] != "http" or (reply := await self._reply(scope, receive)) is None:
@@ -41,10 +43,11 @@ class Application:
         """The answer; None when the client has left."""
         self._site.company.asked(None)
         headers = headers_of(scope["headers"])
-        client = client_of(scope.get("client"), scope.get("server"))
-        if refused := refusal(self._guards, headers, scope["path"], client):
+        client, path = client_of(scope.get("client"), scope.get("server")), _path_of(scope["path"])
+        refused = refusal(self._guards, headers, path, client) or malformed(headers, lambda: scope["http_version"])
+        if refused:
             return refused
-        found = self._site.find(scope["method"], scope["path"])
+        found = self._site.find(scope["method"], path)
         if isinstance(found, Reply):
             return found
         declared = headers.get("content-length", "0")
@@ -104,6 +107,22 @@ def refusal(guards: Sequence[Guard], headers: dict[str, str], path: str, client:
         if reply := guard(headers, path, client):
             return reply
     return None
+
+
+def malformed(headers: Headers, version: Callable[[], str]) -> Reply | None:
+    """The refusal of a head that no parser refuses, though RFC 9112 (3.2, 6.1) asks for it. ``version``: of HTTP."""
+    if "host" not in headers and version() == "1.1":
+        return error_reply(400, "a request needs a Host header")
+    coding = headers.get("transfer-encoding")
+    if coding is not None and coding.lower() != "chunked":
+        return error_reply(501, f"transfer-encoding {coding[:40]!r} is not known; take chunked or none")
+    return None
+
+
+def _path_of(target: str) -> str:
+    """The path alone, where a client says all of the URL as to a proxy (RFC 9112, 3.2.2): h11 does not look."""
+    scheme, is_whole, rest = target.partition("://")
+    return "/" + rest.partition("/")[2] if is_whole and scheme.isalpha() else target
 
 
 def _closing(reply: Reply) -> Reply:

@@ -11,7 +11,9 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from edgekd_runtime.patience import limited
 from edgekd_runtime.poll import BusyPoll
+from edgekd_runtime.pure import PatientH11
 from edgekd_runtime.reply import Guard
 from edgekd_runtime.repository import Repository
 from edgekd_runtime.routes import Site
@@ -22,11 +24,13 @@ direct = pytest.importorskip("edgekd_runtime.direct", reason="httptools has no w
 
 
 @contextmanager
-def listening(site: Site, guards: Sequence[Guard] = (), repository: Repository | None = None) -> Iterator[int]:
-    """A port on which ``site`` is served, in a thread of this process."""
+def listening(
+    site: Site, guards: Sequence[Guard] = (), repository: Repository | None = None, *, fast: bool = True
+) -> Iterator[int]:
+    """A port on which ``site`` is served, in a thread of this process. ``fast``: with httptools."""
     loop = asyncio.new_event_loop()
     app = Application(site, guards=guards, max_body_bytes=LIMIT)
-    protocol = direct.direct_protocol(site, guards, LIMIT, BusyPoll(0))
+    protocol = limited(direct.direct_protocol(site, guards, LIMIT, BusyPoll(0)) if fast else PatientH11, None)
     config = uvicorn.Config(app, http=protocol, ws="none", lifespan="off", log_level="warning")
     config.load()
     state = ServerState()

@@ -82,6 +82,7 @@ def test_triton_reads_what_the_server_says(triton: Any) -> None:
     config = triton.get_model_config("dense")
     assert config["input"] == [{"name": "in", "data_type": "TYPE_FP32", "dims": [4]}]
     assert triton.get_inference_statistics("dense")["model_stats"][0]["name"] == "dense"
+    assert [one["name"] for one in triton.get_inference_statistics()["model_stats"]]
     assert {(entry["name"], entry["state"]) for entry in triton.get_model_repository_index()} == {
         ("dense", "READY"),
         ("customer-service", "READY"),

@@ -175,7 +175,8 @@ def test_without_pillow_tensors_are_served(pictures: Bundle, picture: bytes, mon
 
 @pytest.fixture(scope="module")
 def ask(pictures: Bundle, sounds: Bundle, tensors: Bundle, bundle: Bundle) -> Callable[..., httpx.Response]:
-    engines = {one.name: Engine(one) for one in (pictures, sounds, tensors, bundle)}
+    twin = replace(pictures, name="twin", inputs={"image": "x"})
+    engines = {one.name: Engine(one) for one in (pictures, sounds, tensors, bundle, twin)}
     app = Application(Site(engines, api.ROUTES))
 
     def post(path: str, **options: Any) -> httpx.Response:
@@ -299,6 +300,37 @@ def test_files_in_binary_and_in_tensorflows_forms(
         assert ask(f"{base}:predict", content=b"abc", headers=typed(kind)).status_code == 400
         assert ask(f"{base}:predict", content=raw, headers=typed("text/plain")).status_code == 415
         assert ask(f"{base}:predict", json={"instances": ["abc"]}).status_code == 400
+
+
+def test_a_tensor_may_have_the_name_of_the_raw_input(ask: Any, picture: bytes) -> None:
+    """Both ``image``: numbers are the tensor, files are what is preprocessed."""
+    tensor = {"name": "image", "datatype": "FP32", "shape": [1, 2, 2, 1], "data": [1, 2, -1, 0.5]}
+    file = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(picture).decode()]}
+    described = ask("/v2/models/twin", method="GET").json()["inputs"]
+    assert [(one["name"], one["datatype"]) for one in described] == [("image", "FP32"), ("image", "BYTES")]
+
+    def infer(*inputs: Any) -> Any:
+        return ask("/v2/models/twin/infer", json={"inputs": inputs, "outputs": [{"name": "out"}]}).json()
+
+    assert infer(tensor)["outputs"][0]["data"] == [4, 1, 3]
+    wanted = infer(file)["outputs"][0]["data"]
+    for both in ([tensor, file], [file, tensor]):
+        assert infer(*both) == {"error": "input 'image' is given twice"}
+    numbers = np.array(tensor["data"], "<f4").tobytes()
+    for values, is_binary in ((numbers, True), (len(picture).to_bytes(4, "little") + picture, False)):
+        given = {**(tensor if is_binary else file), "parameters": {"binary_data_size": len(values)}}
+        del given["data"]
+        head = json.dumps({"inputs": [given], "parameters": {"binary_data_output": True}}).encode()
+        length = {"inference-header-content-length": str(len(head))}
+        got = ask("/v2/models/twin/infer", content=head + values, headers=length)
+        size = int(got.headers["inference-header-content-length"])
+        assert np.frombuffer(got.content[size : size + 12], "<f4").tolist() == ([4, 1, 3] if is_binary else wanted)
+
+    rows, coded = [[[[1], [2]], [[-1], [0.5]]]], {"b64": file["data"][0]}
+    for request in ({"instances": rows}, {"instances": [{"image": rows[0]}]}, {"inputs": {"image": rows}}):
+        assert [[4, 1, 3]] in ask("/v1/models/twin:predict", json=request).json().values()
+    for request in ({"instances": [coded]}, {"instances": [{"image": coded}]}, {"inputs": {"image": [coded]}}):
+        assert [wanted] in ask("/v1/models/twin:predict", json=request).json().values()
 
 
 # --- a server of its own ---

@@ -146,3 +146,30 @@ def test_statistics_count_the_runs(ask: Any, dense: Engine) -> None:
     after = ask("GET", path)[1]["model_stats"][0]
     assert after["inference_count"] == before + 3
     assert after["inference_stats"]["compute_infer"]["ns"] > 0
+
+
+def test_statistics_of_all_models(ask: Any) -> None:
+    stats = ask("GET", "/v2/models/stats")[1]["model_stats"]
+    assert [one["name"] for one in stats] == ["dense", "add", "customer-service"]
+    assert stats[0] == ask("GET", "/v2/models/dense/stats")[1]["model_stats"][0]
+
+
+def test_json_without_a_schema_is_an_object(ask: Any) -> None:
+    for route in api.ROUTES:
+        if route.response == "application/json":
+            assert isinstance(ask("GET", route.path)[1], dict)
+            content = DOCUMENT["paths"][route.path]["get"]["responses"]["200"]["content"]
+            assert content == {"application/json": {"schema": {"type": "object"}}}
+
+
+def test_who_is_not_ready_says_so_as_declared(ask: Any, server: Live) -> None:
+    server.site.is_draining = True
+    try:
+        for path in ("/healthz", "/v2/health/ready"):
+            responses = DOCUMENT["paths"][path]["get"]["responses"]
+            status, answer = ask("GET", path)
+            assert (status, answer) == (503, {"ready": False})
+            refs = [one["$ref"] for one in responses["503"]["content"]["application/json"]["schema"]["anyOf"]]
+            assert refs == ["#/components/schemas/Ready", "#/components/schemas/Error"]
+    finally:
+        server.site.is_draining = False

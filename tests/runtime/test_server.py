@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -18,6 +19,7 @@ from edgekd_runtime.errors import RuntimeFault
 from edgekd_runtime.reply import Headers, Reply, error_reply
 from edgekd_runtime.routes import Site
 from edgekd_runtime.server import DISCARDED_BYTES, Application
+from edgekd_runtime.wire import compressed
 
 LIMIT = 2000
 
@@ -201,3 +203,29 @@ def test_a_site_forgets_what_it_no_longer_serves(int8_dense: bytes) -> None:
     assert isinstance(missing, Reply)
     assert missing.status == 404
     assert b"loaded: none" in missing.body
+
+
+@pytest.mark.parametrize(("limit", "size", "status"), [(LIMIT, LIMIT + 1, 413), (1 << 25, 17 << 20, 200)])
+def test_a_compressed_body_has_the_limit_of_the_others(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, limit: int, size: int, status: int
+) -> None:
+    monkeypatch.setattr(compressed, "_max_bytes", compressed._max_bytes)
+    app = Application(Site({"m": engine}, api.ROUTES), max_body_bytes=limit)
+    body = gzip.compress(b'{"text":"hi"}'.ljust(size))
+    got = ask(app, "POST", "/v1/models/m:classify", content=body, headers={"content-encoding": "gzip"})
+    assert got.status_code == status, got.text
+
+
+@pytest.mark.parametrize("charset", ["utf-8", '"UTF-8"', "utf-16le", "UTF-16", "iso-8859-1", "gb18030", ""])
+def test_a_text_may_name_its_charset(app: Application, bundle: Bundle, charset: str) -> None:
+    text, kind = "wo ist mein Päckchen", f"text/plain; charset={charset}"
+    path = f"/v1/models/{bundle.name}:classify"
+    got = ask(app, "POST", path, content=text.encode(charset.strip('"') or "utf-8"), headers={"content-type": kind})
+    assert got.json() == ask(app, "POST", path, json={"text": text}).json()
+
+
+@pytest.mark.parametrize("charset", ["none", "idna", "hex", "punycode", "iso-8859-12", "é"])
+def test_other_charsets_are_415(app: Application, bundle: Bundle, charset: str) -> None:
+    headers = {"content-type": f"text/plain; charset={charset}".encode("latin-1")}
+    got = ask(app, "POST", f"/v1/models/{bundle.name}:classify", content=b"abc", headers=headers)
+    assert "take utf-8" in error_of(got, 415)

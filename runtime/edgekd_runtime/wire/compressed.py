@@ -7,25 +7,41 @@ import zlib
 from edgekd_runtime.errors import BodyTooLargeError, InputError, MediaTypeError
 from edgekd_runtime.reply import Body
 
-MAX_BYTES = 16 << 20
-"""Of what comes out; a few kilobytes can say gigabytes."""
-
+_max_bytes = 16 << 20
 _EITHER_FORMAT = 32 + zlib.MAX_WBITS  # zlib tells gzip and deflate apart by their first bytes
+_STEP = 4 << 10  # bytes; of a gzip of many short members, what follows each is copied
+
+
+def limit_to(max_bytes: int) -> None:
+    """As much may come out as a body that is not compressed may have; a few kilobytes can say gigabytes.
+
+    For the whole process, which has one server: routes know nothing of their server's limit.
+    """
+    global _max_bytes
+    _max_bytes = max_bytes
 
 
 def inflate(body: Body, coding: str) -> Body:
     """What was compressed as ``Content-Encoding`` says. Raises ``InputError`` or ``BodyTooLargeError``."""
-    if coding == "identity":
+    coding = coding.lower()
+    if coding in ("identity", ""):
         return body
-    if coding not in ("gzip", "deflate"):
+    if coding not in ("gzip", "x-gzip", "deflate"):
         raise MediaTypeError(f"content-encoding {coding[:40]!r} is not known; take gzip, deflate or none")
-    stream = zlib.decompressobj(_EITHER_FORMAT)
+    stream, content, at = zlib.decompressobj(_EITHER_FORMAT), bytearray(), 0
     try:
-        content = stream.decompress(body, MAX_BYTES + 1)
+        while at < len(body):
+            if stream.eof and coding != "deflate":  # a gzip may have several members (RFC 1952, 2.2)
+                stream = zlib.decompressobj(_EITHER_FORMAT)
+            part = memoryview(body)[at : at + _STEP]
+            content += stream.decompress(part, _max_bytes + 1 - len(content))
+            if len(content) > _max_bytes:
+                raise BodyTooLargeError(f"the body holds more than {_max_bytes} bytes, which is the most that is taken")
+            at += len(part) - len(stream.unused_data)
+            if stream.eof and coding == "deflate":
+                break
     except zlib.error as error:
         raise InputError(f"the body is not {coding}: {error}") from error
-    if len(content) > MAX_BYTES:
-        raise BodyTooLargeError(f"the body holds more than {MAX_BYTES} bytes, which is the most that is taken")
-    if not stream.eof or stream.unused_data:
+    if not stream.eof or at < len(body):
         raise InputError(f"the body is not {coding}: it is cut off, or more follows it")
-    return content
+    return bytes(content)

@@ -21,7 +21,7 @@ from edgekd_runtime.engine import MAX_BATCH, Arrays, Engine
 from edgekd_runtime.errors import InputError
 from edgekd_runtime.reply import Body
 from edgekd_runtime.wire import jsonbody, tensors
-from edgekd_runtime.wire.datatypes import DTYPES
+from edgekd_runtime.wire.datatypes import BYTES, DTYPES
 from edgekd_runtime.wire.raw import TEXT, decoded, file_of
 from edgekd_runtime.wire.tensors import Tensor
 
@@ -115,7 +115,7 @@ def _read(head: Head, binary: memoryview, engine: Engine) -> InferRequest:
         at += tensor.size
         if tensor.name in arrays or (tensor.name == takes and raw is not None):
             raise InputError(f"input {tensor.name!r} is given twice")
-        if tensor.name == takes:
+        if tensor.name == takes and is_raw(tensor, engine):
             raw = raw_of(tensor, part)
         else:
             array = tensors.array(tensor, part)
@@ -170,6 +170,13 @@ def _one_wanted(entry: Mapping[str, Any], binary: bool) -> Wanted:
     if datatype not in OUTPUT_DATATYPES:
         raise InputError(f"output {name[:80]!r}: 'datatype' must be one of {', '.join(OUTPUT_DATATYPES)}")
     return Wanted(name, given.get("binary_data", binary) is True, top, datatype)
+
+
+def is_raw(tensor: Tensor, engine: Engine) -> bool:
+    """Whether it is what the model preprocesses; a tensor of the model may have that name, too, but is never BYTES."""
+    if tensor.name != engine.takes:
+        return False
+    return tensor.datatype == BYTES or all(spec.name != tensor.name for spec in engine.inputs)
 
 
 def raw_of(tensor: Tensor, part: memoryview) -> tuple[str | bytes, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from edgekd_runtime import __version__
@@ -20,7 +21,10 @@ def server() -> dict[str, Any]:
 
 
 def model(engine: Engine) -> dict[str, Any]:
-    """``GET /v2/models/NAME``. The raw input stands beside the tensor that it is turned into."""
+    """``GET /v2/models/NAME``. The raw input stands beside the tensor that it is turned into.
+
+    Both may have the same name; then the datatype tells them apart, for no tensor is of BYTES.
+    """
     inputs = [_described(spec, datatype_of(spec)) | _int8_form(engine, spec) for spec in engine.inputs]
     outputs = [_described(spec, "FP32") for spec in engine.outputs]
     if preprocess := engine.bundle.preprocess:
@@ -81,14 +85,20 @@ def _configured(one: dict[str, Any]) -> dict[str, Any]:
     return {"name": one["name"], "data_type": f"TYPE_{kind}", "dims": one["shape"][1:] or [1]}
 
 
-def statistics(name: str, version: str, times: Histogram) -> dict[str, Any]:
-    """``GET /v2/models/NAME/stats``: Triton's statistics, as far as they are counted: runs of the interpreter.
+def statistics(times: Mapping[str, tuple[str, Histogram]]) -> dict[str, Any]:
+    """``GET /v2/models[/NAME]/stats``: Triton's statistics, as far as they are counted: runs of the interpreter.
+
+    ``times``: model → its version and how long they took.
 
     https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_statistics.md
     """
+    return {"model_stats": [_counted(name, *one) for name, one in times.items()]}
+
+
+def _counted(name: str, version: str, times: Histogram) -> dict[str, Any]:
     count = sum(times.counts)
     spent = {"count": count, "ns": round(times.total_s * 1e9)}
-    entry = {
+    return {
         "name": name,
         "version": version,
         "inference_count": count,
@@ -96,4 +106,3 @@ def statistics(name: str, version: str, times: Histogram) -> dict[str, Any]:
         "inference_stats": {"success": spent, "compute_infer": spent},
         "batch_stats": [],
     }
-    return {"model_stats": [entry]}

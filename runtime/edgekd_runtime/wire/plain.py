@@ -68,7 +68,7 @@ class PlainRequests:
         if not self._write.gives_all(head) or len(head.inputs) != 1 or head.inputs[0].data is not None:
             return None
         tensor, engine = head.inputs[0], self._engine
-        if tensor.name == engine.takes:
+        if infer.is_raw(tensor, engine):
             is_one = tensor.datatype == BYTES and tensor.shape in ((1,), (1, 1))
             return partial(self._read_text, tensor) if is_one and engine.takes == TEXT else None
         return self._array_reader(tensor) if tensor.datatype in _ARRAYS else None

@@ -97,12 +97,16 @@ def _is_b64(value: object) -> bool:
     return isinstance(value, dict) and value.keys() == {"b64"}
 
 
+def _is_raw(values: object) -> bool:
+    """Whether they are texts or files; by the first of them."""
+    while isinstance(values, list) and values:
+        values = values[0]
+    return isinstance(values, str) or _is_b64(values)
+
+
 def _only_input(engine: Engine, values: object) -> str:
     """The input that is meant when none is named: the raw one for texts and files, else the one tensor."""
-    first = values
-    while isinstance(first, list) and first:
-        first = first[0]
-    if engine.takes is not None and (isinstance(first, str) or _is_b64(first)):
+    if engine.takes is not None and _is_raw(values):
         return engine.takes
     if len(engine.inputs) != 1:
         names = ", ".join(spec.name for spec in engine.inputs)
@@ -111,11 +115,11 @@ def _only_input(engine: Engine, values: object) -> str:
 
 
 def _request(columns: dict[str, Any], engine: Engine, *, rows: bool) -> PredictRequest:
-    if engine.takes in columns:
+    specs = {spec.name: spec for spec in engine.inputs}
+    if engine.takes in columns and (engine.takes not in specs or _is_raw(columns[engine.takes])):
         if len(columns) > 1:
             raise InputError(f"send either {engine.takes!r} or the model's own tensors, not both")
         return PredictRequest({}, _raw_column(engine.takes or TEXT, columns[engine.takes or TEXT]), rows)
-    specs = {spec.name: spec for spec in engine.inputs}
     if unknown := [name for name in columns if name not in specs]:
         takes = [engine.takes] if engine.takes else []
         raise InputError(

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgekd_runtime.errors import BodyTooLargeError, InputError, MediaTypeError
-from edgekd_runtime.wire.compressed import MAX_BYTES, inflate
+from edgekd_runtime.wire.compressed import inflate, limit_to
+
+MAX_BYTES = 1 << 20
 
 
+@pytest.fixture(autouse=True)
+def limit() -> Iterator[None]:
+    limit_to(MAX_BYTES)
+    yield
+    limit_to(16 << 20)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=st.binary(max_size=200))
 def test_there_and_back(body: bytes) -> None:
     assert inflate(gzip.compress(body), "gzip") == body
     assert inflate(zlib.compress(body), "deflate") == body
-    assert inflate(body, "identity") == body
+    assert inflate(body, "identity") == inflate(body, "") == body
+    assert inflate(gzip.compress(body), "GZip") == inflate(gzip.compress(body), "x-gzip") == body
+    assert inflate(b"".join(gzip.compress(body[i : i + 9]) for i in range(0, 200, 9)), "gzip") == body
 
 
 def test_a_bomb_is_not_blown_up() -> None:
@@ -26,6 +39,10 @@ def test_a_bomb_is_not_blown_up() -> None:
     assert len(bomb) < 1 << 16
     with pytest.raises(BodyTooLargeError, match=str(MAX_BYTES)):
         inflate(bomb, "gzip")
+    with pytest.raises(BodyTooLargeError, match=str(MAX_BYTES)):
+        inflate(gzip.compress(bytes(MAX_BYTES // 2)) * 3, "gzip")
+    with pytest.raises(InputError, match="more follows"):
+        inflate(zlib.compress(b"a") * 2, "deflate")
 
 
 def test_other_codings() -> None:
@@ -34,6 +51,7 @@ def test_other_codings() -> None:
             inflate(b"", coding)
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=st.binary(max_size=60))
 def test_any_bytes(body: bytes) -> None:
     whole = gzip.compress(b"hello")
