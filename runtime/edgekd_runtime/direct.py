@@ -33,6 +33,7 @@ _HEAD = b"%b%b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b\r\n"
 _BLANK_LINE = b"\r\n\r\n"
 _MAX_HEADS, _MAX_HEAD_BYTES = 256, 2048  # that are remembered
 _MAX_SILENT_BYTES = 64 << 10  # of a head, of trailers: httptools keeps them all
+_MAX_PIPELINED = 64  # requests that wait for the answer to one before them
 _STEP = 16 << 10  # bytes, after which that is looked at
 _TO_DATE = {one.value: b"HTTP/1.1 %d %b\r\ndate: " % (one, one.phrase.encode()) for one in HTTPStatus}
 
@@ -99,7 +100,6 @@ class DirectProtocol(HttpToolsProtocol):
 
     def _parse(self, data: Body) -> None:
         """uvicorn's ``data_received``, with an end to heads and an answer to requests that want to upgrade."""
-        self._unset_keepalive_if_required()
         if len(data) > _STEP:
             for at in range(0, len(data), _STEP):
                 if self._hung_up or self.transport.is_closing():
@@ -204,6 +204,7 @@ class DirectProtocol(HttpToolsProtocol):
         return refusal(self.shared.guards, headers, path, client_of(self.client, self.server))
 
     def on_message_begin(self) -> None:
+        self._unset_keepalive_if_required()  # not before: empty lines are no request (RFC 9112, 2.2)
         self._between = False
         self._begun += 1
         self._in_head = True
@@ -268,6 +269,14 @@ class DirectProtocol(HttpToolsProtocol):
             self._length = len(body) if keep_alive else -1
             self._run(self._answer, self._headers, body, keep_alive=keep_alive)
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.pipeline:
+            self.flow.pause_reading()  # uvicorn goes on reading what would only wait
+        elif self._hung_up and self._idle():
+            self._between = False  # what was asked too far ahead still comes
+            self._hang_up()
+
     def _hand_over(self) -> None:
         """Give uvicorn the request as if it had seen it from the start."""
         url, headers, expects = self.url, self.headers, self.expect_100_continue
@@ -275,6 +284,8 @@ class DirectProtocol(HttpToolsProtocol):
         self.url, self.expect_100_continue = url, expects
         self.headers += headers
         super().on_headers_complete()
+        if len(self.pipeline) >= _MAX_PIPELINED:
+            self._hung_up = True  # when those are answered; the client may ask the others again (RFC 9112, 9.3.2)
         self.cycle.send = partial(_send_if_there, self.cycle, self.cycle.send)  # type: ignore[method-assign]
 
     def _may_answer(self) -> bool:

@@ -63,19 +63,27 @@ def limited(base: Any, max_connections: int | None) -> Any:
 
 
 class Overseer:
-    """Closes connections whose request takes too long to arrive."""
+    """Closes connections whose request takes too long to arrive, or whose client does not read its answers."""
 
     def __init__(self) -> None:
-        self._since: dict[Any, tuple[object, float]] = {}
+        self._since: dict[tuple[Any, str], tuple[object, float]] = {}
 
     def look(self, connections: Iterable[Any], now: float) -> None:
         """To be called every second or so, with the loop's time in seconds."""
-        begun = {one: mark for one in list(connections) if (mark := one.unfinished()) is not None}
         before, self._since = self._since, {}
-        for connection, mark in begun.items():
-            old, since = before.get(connection, (None, now))
-            if old != mark:
-                since = now
-            self._since[connection] = (mark, since)
-            if now - since > REQUEST_S:
-                connection.transport.close()
+        for one in list(connections):
+            if self._stays(before, (one, "request"), one.unfinished(), now):
+                one.transport.close()
+            # What a client does not read keeps even a connection that has been closed.
+            if self._stays(before, (one, "answer"), one.transport.get_write_buffer_size() or None, now):
+                one.transport.abort()
+
+    def _stays(
+        self, before: dict[tuple[Any, str], tuple[object, float]], key: tuple[Any, str], mark: object, now: float
+    ) -> bool:
+        """Whether ``mark``, None for nothing, has been the same for too long."""
+        if mark is None:
+            return False
+        old, since = before.get(key, (None, now))
+        self._since[key] = mark, since if old == mark else now
+        return now - self._since[key][1] > REQUEST_S

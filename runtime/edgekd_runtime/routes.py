@@ -110,6 +110,7 @@ class Site:
         for route in self.routes:
             if isinstance(route, Route):
                 self._handlers.setdefault(route.path, {})[route.method] = Handler(_safe(route.make(self), route.path))
+        self._own_paths = frozenset(self._handlers)
         for name, engine in models.items():
             self.add(name, engine, self.lane_for(name, engine))
 
@@ -133,6 +134,8 @@ class Site:
         for route in self.routes:
             if isinstance(route, ModelRoute):
                 path = route.path.format(model=name, version=engine.bundle.version)
+                if path in self._own_paths:  # a model of the name "stats"
+                    continue
                 post = _safe(route.make(self, engine), f"model {name}")
                 made.setdefault(path, {})[route.method] = Handler(post, **(runs if route.method == "POST" else {}))
         self._forget(name, but=made)

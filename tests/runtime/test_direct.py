@@ -274,6 +274,26 @@ def test_no_old_timer_ends_a_request_that_is_being_answered(slow: Slow, monkeypa
             assert answers(sock, 1) == [(200, None)]
 
 
+def test_empty_lines_are_no_request(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that sends nothing else is hung up on as one that sends nothing."""
+    with listening(site) as port:
+        assert statuses(told(port, b"\r\n" + LIVE + b"\r\n", b"\r\n" + LIVE)) == [200, 200]
+    monkeypatch.setattr(patience, "REQUEST_S", 0.5)
+    with listening(site) as port, socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
+        sock.sendall(b"\r\n")
+        assert sock.recv(1) == b""
+
+
+def test_requests_far_ahead_of_their_answers_are_not_kept(site: Site) -> None:
+    with listening(site) as port:
+        assert statuses(told(port, LIVE * 60)) == [200] * 60
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
+            sock.sendall(LIVE * 1000)  # in one piece, so that all are there before the first is answered
+            said = b"".join(iter(lambda: sock.recv(1 << 16), b""))
+        assert 64 <= len(statuses(said)) < 1000
+        assert set(statuses(said)) == {200}
+
+
 @both_parsers
 def test_who_has_said_all_still_gets_an_answer(slow: Slow, fast: bool) -> None:
     with listening(slow.site, fast=fast) as port:
