@@ -156,6 +156,14 @@ def test_allowed_hosts() -> None:
         assert guard({"host": host}, INFER, "127.0.0.1")
 
 
+def test_an_allowed_ipv6_address_is_one_at_any_port() -> None:
+    guard = hosts.host_guard(True, ("[fd00::1]", "[fd00::2]:81"))
+    for host in ("[fd00::1]", "[FD00::1]:8080", "[fd00::2]:81", "[::1]:8080"):
+        assert guard({"host": host}, INFER, "127.0.0.1") is None
+    for host in ("[fd00::2]", "[fd00::2]:8080", "[fd00::3]:81", "fd00::1"):
+        assert guard({"host": host}, INFER, "127.0.0.1")
+
+
 def test_a_server_for_others_takes_every_host_unless_some_are_allowed() -> None:
     assert hosts.host_guard(False, ())({"host": "board.example"}, INFER, "10.0.0.9") is None
     guard = hosts.host_guard(False, ("board.example",))
@@ -184,6 +192,11 @@ def test_origins_that_are_allowed() -> None:
     for origin in ("https://shop.example", "http://shop.example:81", "http://localhost:3000"):
         assert guard({"host": "localhost:8080", "origin": origin}, INFER, "127.0.0.1") is None
     assert guard({"host": "localhost:8080", "origin": "http://localhost:3001"}, INFER, "127.0.0.1")
+    guard = hosts.host_guard(True, ("[fd00::1]", "[fd00::2]:81"))
+    for origin in ("http://[fd00::1]", "https://[FD00::1]:8080", "http://[fd00::2]:81"):
+        assert guard({"host": "localhost:8080", "origin": origin}, INFER, "127.0.0.1") is None
+    for origin in ("http://[fd00::2]", "http://[fd00::3]:81", "http://[fd00"):
+        assert guard({"host": "localhost:8080", "origin": origin}, INFER, "127.0.0.1")
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
