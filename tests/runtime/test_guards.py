@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -123,6 +126,18 @@ def test_a_token_that_others_can_read_is_refused(tmp_path: Path, monkeypatch: py
 def test_files_that_hold_no_token(path: str, tmp_path: Path) -> None:
     with pytest.raises(KeyFileError):
         auth.read_token(tmp_path / path, {})
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    """In a process of its own, which can be ended."""
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    program = (
+        "from pathlib import Path; from edgekd_runtime import auth, errors\n"
+        f"try: auth.read_token(Path({str(tmp_path / 'pipe')!r}), {{}})\n"
+        "except errors.KeyFileError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout == f"{tmp_path / 'pipe'}: not a regular file\n"
 
 
 # --- hosts and origins ---

@@ -185,6 +185,14 @@ def test_files_that_are_no_keys(keys: Path, tmp_path: Path) -> None:
             signing.read_private(path)
 
 
+def test_a_public_key_is_a_small_file(keys: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyFileError, match="not a regular file"):
+        signing.read_public(Path("/dev/null"))  # as of /dev/zero, which has no end
+    (tmp_path / "large").write_bytes((keys / "ours.pub").read_bytes() + b"\n" * (1 << 16))
+    with pytest.raises(KeyFileError, match="larger than 65536 bytes"):
+        signing.read_public(tmp_path / "large")
+
+
 def test_openssl_makes_and_checks_the_same_signature(signed: Path, keys: Path, tmp_path: Path) -> None:
     """An independent implementation, where it is installed: the format is what the documentation says."""
     entry = json.loads(members.read_members(signed)["signature.json"])
