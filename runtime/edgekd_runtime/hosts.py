@@ -66,8 +66,8 @@ def _answers_to(host: str, loopback: bool, names: Collection[str]) -> bool:
     found = _AUTHORITY.fullmatch(host.lower())
     if found is None:
         return False
-    name = found[1].strip("[]")
-    return name in names or host.lower() in names or is_loopback(name) if loopback or names else True
+    is_known = found[1] in names or found[0] in names or is_loopback(found[1].strip("[]"))
+    return is_known if loopback or names else True
 
 
 def _is_own(origin: str, host: str, names: Collection[str]) -> bool:
@@ -75,4 +75,5 @@ def _is_own(origin: str, host: str, names: Collection[str]) -> bool:
     if found is None:  # 'null', of a file or a sandbox
         return False
     authority = found[1]
-    return authority == host.lower() or authority in names or authority.split(":")[0] in names
+    named = _AUTHORITY.fullmatch(authority)
+    return authority == host.lower() or authority in names or (named is not None and named[1] in names)

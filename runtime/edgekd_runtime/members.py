@@ -25,6 +25,7 @@ _ENCRYPTED = 1  # bit of a member's general purpose flag (APPNOTE.TXT 4.4.4)
 # A zip's last record (4.3.16), without the comment that may follow it, and what stands before it in a zip64 (4.3.15).
 _END, _END_BYTES, _ZIP64, _ZIP64_BYTES = b"PK\x05\x06", 22, b"PK\x06\x07", 20
 _MAX_DIRECTORY_BYTES = 1 << 14
+_LOCAL_BYTES, _ENTRY_BYTES = 30, 46  # before each member, and in the directory; a name follows either (4.3.7, 4.3.12)
 
 
 def write_members(path: Path, members: Mapping[str, bytes]) -> None:
@@ -84,6 +85,18 @@ def _check_infos(path: Path, infos: list[zipfile.ZipInfo], file_bytes: int) -> N
             )
     if sum(info.file_size for info in infos) > file_bytes:
         raise BundleError(f"{path}: the bundle's members claim to be larger than the file")
+    if not _are_all(infos, file_bytes):
+        raise BundleError(f"{path}: not an edgekd bundle: it holds more than its members, or they are out of order")
+
+
+def _are_all(infos: list[zipfile.ZipInfo], file_bytes: int) -> bool:
+    """Whether the members stand one after the other from the beginning, and only their directory follows."""
+    at = 0
+    for info in infos:
+        if info.header_offset != at:
+            return False
+        at += _LOCAL_BYTES + len(info.filename) + info.file_size
+    return at + sum(_ENTRY_BYTES + len(info.filename) for info in infos) + _END_BYTES == file_bytes
 
 
 def hashes(members: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:

@@ -125,10 +125,9 @@ def read_private(path: Path, passphrase: str | None = None) -> Ed25519PrivateKey
 def read_public(path: Path) -> Ed25519PublicKey:
     """Raises ``KeyFileError``."""
     ed25519, serialization = _cryptography()
+    content = private.read_open(path)
     try:
-        key = serialization.load_pem_public_key(path.read_bytes()[: private.MAX_BYTES])
-    except OSError as error:
-        raise KeyFileError(f"{path}: {error.strerror or error}") from error
+        key = serialization.load_pem_public_key(content)
     except Exception as error:
         raise KeyFileError(f"{path}: not a public key in PEM: {_reason(error)}") from error
     if not isinstance(key, ed25519.Ed25519PublicKey):

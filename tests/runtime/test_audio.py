@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -145,6 +146,21 @@ def test_only_what_is_kept_is_resampled() -> None:
     at_once = wav.resample(np.rint(wave * 32768) / 32768, 44100, 16000, 16000)
     got = Audio()(sound(np.rint(wave * 32768).astype("<i2"), 44100))
     np.testing.assert_allclose(got, at_once, atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [767_999, 100_003])
+def test_rates_that_take_too_many_weights_are_refused(rate: int) -> None:
+    with pytest.raises(InputError, match=f"{rate} samples a second, .* resample it to 16000, or to a common rate"):
+        Audio()(sound(AS_16[:1], rate))
+
+
+def test_resampling_takes_little_memory_however_many_taps_there_are() -> None:
+    wave = np.zeros(768 * 1000)
+    tracemalloc.start()
+    wav.resample(wave, 768_000, 1000, 1000)  # 9,312 taps
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < wave.nbytes + 30_000_000
 
 
 # --- features ---

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -125,6 +128,18 @@ def test_files_that_hold_no_token(path: str, tmp_path: Path) -> None:
         auth.read_token(tmp_path / path, {})
 
 
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    """In a process of its own, which can be ended."""
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    program = (
+        "from pathlib import Path; from edgekd_runtime import auth, errors\n"
+        f"try: auth.read_token(Path({str(tmp_path / 'pipe')!r}), {{}})\n"
+        "except errors.KeyFileError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout == f"{tmp_path / 'pipe'}: not a regular file\n"
+
+
 # --- hosts and origins ---
 
 
@@ -156,6 +171,14 @@ def test_allowed_hosts() -> None:
         assert guard({"host": host}, INFER, "127.0.0.1")
 
 
+def test_an_allowed_ipv6_address_is_one_at_any_port() -> None:
+    guard = hosts.host_guard(True, ("[fd00::1]", "[fd00::2]:81"))
+    for host in ("[fd00::1]", "[FD00::1]:8080", "[fd00::2]:81", "[::1]:8080"):
+        assert guard({"host": host}, INFER, "127.0.0.1") is None
+    for host in ("[fd00::2]", "[fd00::2]:8080", "[fd00::3]:81", "fd00::1"):
+        assert guard({"host": host}, INFER, "127.0.0.1")
+
+
 def test_a_server_for_others_takes_every_host_unless_some_are_allowed() -> None:
     assert hosts.host_guard(False, ())({"host": "board.example"}, INFER, "10.0.0.9") is None
     guard = hosts.host_guard(False, ("board.example",))
@@ -184,6 +207,11 @@ def test_origins_that_are_allowed() -> None:
     for origin in ("https://shop.example", "http://shop.example:81", "http://localhost:3000"):
         assert guard({"host": "localhost:8080", "origin": origin}, INFER, "127.0.0.1") is None
     assert guard({"host": "localhost:8080", "origin": "http://localhost:3001"}, INFER, "127.0.0.1")
+    guard = hosts.host_guard(True, ("[fd00::1]", "[fd00::2]:81"))
+    for origin in ("http://[fd00::1]", "https://[FD00::1]:8080", "http://[fd00::2]:81"):
+        assert guard({"host": "localhost:8080", "origin": origin}, INFER, "127.0.0.1") is None
+    for origin in ("http://[fd00::2]", "http://[fd00::3]:81", "http://[fd00"):
+        assert guard({"host": "localhost:8080", "origin": origin}, INFER, "127.0.0.1")
 
 
 @given(st.text(max_size=40), st.text(max_size=40))

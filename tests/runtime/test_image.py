@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import struct
+import subprocess
 import sys
+import threading
 import zlib
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
+from PIL import ImageOps
 from tests.runtime.files import picture
 
 from edgekd_runtime.errors import InputError, MissingExtraError, PreprocessError
@@ -185,6 +189,88 @@ def test_a_bomb_is_refused_before_it_is_unpacked(side: int) -> None:
         Image()(bomb)
 
 
+@pytest.mark.parametrize(
+    ("form", "size", "options", "words"),
+    [
+        ("WEBP", (4_500, 4_500), {"lossless": True, "method": 0}, "at most 20000000 are taken of a WebP"),
+        ("JPEG", (5_800, 5_800), {"progressive": True}, "at most 33333333 are taken of a progressive JPEG"),
+        (
+            "MPO",
+            (5_800, 5_800),
+            {"progressive": True, "save_all": True, "append_images": [Pillow.new("L", (8, 8))]},
+            "33333",
+        ),
+        ("PNG", (65_536, 1), {}, "at most 65535 are taken on a side"),
+    ],
+)
+def test_other_limits(form: str, size: tuple[int, int], options: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        Image()(picture(Pillow.new("L", size), form, **options))
+
+
+def test_a_jpeg_whose_colours_come_one_after_the_other_counts_as_progressive() -> None:
+    """Its decoder keeps all of it, too. What is not surely in one scan is taken to be in several."""
+    whole = picture(PHOTO, "JPEG")
+    frame, scan = whole.index(b"\xff\xc0"), whole.index(b"\xff\xda")
+    assert image._is_in_one_scan(whole)
+    assert image._is_in_one_scan(picture(PHOTO[..., :1].squeeze(), "JPEG"))
+    assert not image._is_in_one_scan(picture(PHOTO, "JPEG", progressive=True))
+    assert not image._is_in_one_scan(whole[: scan + 4] + b"\x01" + whole[scan + 5 :])
+    for before in (b"\xff", b"\xff\x01", b"\xff\xd8", b"x"):
+        assert not image._is_in_one_scan(whole[:frame] + before + whole[frame:])
+    assert not image._is_in_one_scan(whole[:scan])
+
+
+@pytest.mark.parametrize(
+    ("mode", "orientation", "each"), [("RGB", 1, 4), ("RGB", 6, 8), ("I;16", 1, 6), ("RGBA", 1, 8)]
+)
+def test_what_a_large_picture_takes(mode: str, orientation: int, each: int) -> None:
+    """In a process of its own, whose peak nothing else has raised."""
+    side = 3_000
+    exif = Pillow.Exif()
+    exif[0x0112] = orientation
+    program = (
+        "import re, sys; from pathlib import Path; from edgekd_runtime.preprocess import Image\n"
+        "def peak(): return 1024 * int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1])\n"
+        "small, large = (sys.stdin.buffer.read(int(size)) for size in sys.argv[1:])\n"
+        "shown = Image(8, 8, alpha='white'); shown(small); before = peak(); shown(large); print(peak() - before)"
+    )
+    files = [picture(Pillow.new(mode, (n, n)), exif=exif) for n in (8, side)]
+    sizes = [str(len(file)) for file in files]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *sizes], input=b"".join(files), capture_output=True, check=True
+    )
+    assert int(done.stdout) < side * side * each + 20_000_000
+
+
+def test_large_pictures_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, raw = Image(8, 8), picture(PHOTO)
+    thread = threading.Thread(target=shown, args=(raw,))
+    with image._one_large:
+        assert shown(raw).shape == (8, 8, 3)  # it is small, so nothing is waited for
+        monkeypatch.setattr(image, "_LARGE_BYTES", 0)
+        thread.start()
+        thread.join(0.5)
+        assert thread.is_alive()
+    thread.join()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("alpha", ["drop", "white"])
+def test_strips_are_the_whole(orientation: int, alpha: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    exif = Pillow.Exif()
+    exif[0x0112] = orientation
+    clear = np.concatenate([PHOTO, PHOTO[..., :1]], 2)
+    raw, shown = picture(clear, exif=exif), Image(30, 30, alpha=alpha)
+    upright = ImageOps.exif_transpose(Pillow.open(io.BytesIO(raw)))
+    if alpha == "white":
+        upright = Pillow.alpha_composite(Pillow.new("RGBA", upright.size, "white"), upright)
+    wanted = np.asarray(upright.convert("RGB").resize((30, 30), Pillow.Resampling.BILINEAR))
+    for pixels in (1 << 20, 7 * 56, 1):
+        monkeypatch.setattr(image, "_AT_ONCE", pixels)
+        np.testing.assert_array_equal(shown(raw), wanted)
+
+
 @pytest.mark.parametrize("raw", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", "text", None, 7])
 def test_what_is_no_picture(raw: object) -> None:
     with pytest.raises(InputError) as caught:
@@ -274,7 +360,8 @@ def test_which_inputs_it_fills() -> None:
     assert not fits(Image(4, 5), (2, 4, 5, 3))
 
 
-def test_the_limit_on_pixels_is_what_the_documents_say() -> None:
-    documents = Path(__file__).parents[2] / "docs" / "bundle.md"
-    assert image.MAX_PIXELS == 50_000_000
-    assert "of up to 50 million pixels" in documents.read_text("utf-8")
+def test_the_limits_are_what_the_documents_say() -> None:
+    documents = (Path(__file__).parents[2] / "docs" / "bundle.md").read_text("utf-8")
+    assert (image.MAX_PIXELS, image.MAX_BYTES, image.MAX_LENGTH) == (50_000_000, 400_000_000, 65_535)
+    for limit in ("up to 50 million pixels", "JPEG of 33 and WebP of 20 million", "400 MB", "longer than 65,535"):
+        assert limit in documents

@@ -6,6 +6,7 @@ import base64
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,26 @@ def test_signatures_that_are_none(signed: Path, keys: Path, entry: bytes) -> Non
     assert "\n" not in str(caught.value)
 
 
+def test_nothing_is_added_around_the_members(signed: Path, keys: Path) -> None:
+    whole = signed.read_bytes()
+    held = members.read_members(signed)
+    directory = whole.index(b"PK\x01\x02")
+    with zipfile.ZipFile(signed, "w") as archive:
+        for name, data in held.items():
+            info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            info.extra = b"\xff\xff\x04\x00evil" if name == "labels.txt" else b""
+            archive.writestr(info, data)
+    extra = signed.read_bytes()
+    moved = whole[:directory] + b"evil" + whole[directory:-6]  # the directory's place is its last field but one
+    moved += (int.from_bytes(whole[-6:-2], "little") + 4).to_bytes(4, "little") + whole[-2:]
+    for content in (b"#!/bin/sh\n" + whole, whole[:directory] + b"evil" + whole[directory:], moved, extra):
+        signed.write_bytes(content)
+        with pytest.raises(BundleError, match="holds more than its members"):
+            load_bundle(signed, trusting(keys, "ours"))
+    signed.write_bytes(whole)
+    assert load_bundle(signed, trusting(keys, "ours")).model == MODEL
+
+
 @given(data=st.data())
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_random_damage_is_never_trusted(data: st.DataObject, signed: Path, keys: Path, tmp_path: Path) -> None:
@@ -183,6 +204,14 @@ def test_files_that_are_no_keys(keys: Path, tmp_path: Path) -> None:
     for path in (tmp_path / "none", tmp_path, keys / "ours.pub"):
         with pytest.raises(KeyFileError):
             signing.read_private(path)
+
+
+def test_a_public_key_is_a_small_file(keys: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyFileError, match="not a regular file"):
+        signing.read_public(Path("/dev/null"))  # as of /dev/zero, which has no end
+    (tmp_path / "large").write_bytes((keys / "ours.pub").read_bytes() + b"\n" * (1 << 16))
+    with pytest.raises(KeyFileError, match="larger than 65536 bytes"):
+        signing.read_public(tmp_path / "large")
 
 
 def test_openssl_makes_and_checks_the_same_signature(signed: Path, keys: Path, tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ model is fed; for an int8 model that table holds int8.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,7 +26,13 @@ if TYPE_CHECKING:
 
 KIND = "image"
 NEEDS = "pictures need Pillow: pip install 'edgekd-runtime[image]'"
-MAX_PIXELS = 50_000_000  # of a picture before it is resized; 150 MB in RGB
+MAX_PIXELS = 50_000_000  # of a picture before it is resized
+MAX_LENGTH = 65_535  # of a side, as in a JPEG
+MAX_BYTES = 400_000_000
+# What a pixel takes: 4 bytes in Pillow, 4 more in a copy that is upright and in the right colours. Beside the first a
+# JPEG in several scans has 8, of coefficients; a WebP, whose decoder stays, 12.
+_BYTES, _BYTES_IN_SCANS, _BYTES_WEBP = 8, 12, 20
+_LARGE_BYTES = 100_000_000
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 _RESIZES = ("stretch", "crop", "letterbox")
@@ -33,6 +41,19 @@ _COLORS = ("rgb", "bgr", "gray")
 _ALPHAS = ("drop", "white", "black")
 _LAYOUTS = ("hwc", "chw")
 _MAX_SIDE = 4096
+_AT_ONCE = 1 << 20  # pixels
+_ORIENTATION = 0x0112  # EXIF's tag
+# By its value: what turns the picture upright, and where the upright one's rows are: in columns, counted from the end.
+_TURNS = {
+    2: ("FLIP_LEFT_RIGHT", False, False),
+    3: ("ROTATE_180", False, True),
+    4: ("FLIP_TOP_BOTTOM", False, True),
+    5: ("TRANSPOSE", True, False),
+    6: ("ROTATE_270", True, False),
+    7: ("TRANSVERSE", True, True),
+    8: ("ROTATE_90", True, True),
+}
+_one_large = threading.Lock()  # held while a large picture is in memory, so that those of several threads do not add up
 
 
 @dataclass(frozen=True)
@@ -101,7 +122,7 @@ class Image(fields.OfFiles):
     def decode(self, raw: object) -> npt.NDArray[np.uint8]:
         """A file's bytes, or ``(h, w, 3 or 1) uint8`` in RGB or gray → ``(height, width, channels) uint8``.
 
-        Raises ``InputError`` for what is no picture, or one that is truncated or larger than ``MAX_PIXELS``.
+        Raises ``InputError`` for what is no picture, or one that is truncated or would take more than ``MAX_BYTES``.
         """
         if isinstance(raw, np.ndarray):
             return self._arranged(self._picture_of(raw))
@@ -109,10 +130,7 @@ class Image(fields.OfFiles):
             raise InputError(f"expected the bytes of a picture, got {type(raw).__name__}")
         pillow = _pillow()
         try:
-            with pillow.open(io.BytesIO(raw), formats=_FORMATS) as picture:
-                width, height = picture.size
-                if width * height > MAX_PIXELS:
-                    raise InputError(f"the picture has {width} × {height} pixels; at most {MAX_PIXELS} are taken")
+            with pillow.open(io.BytesIO(raw), formats=_FORMATS) as picture, _room_for(picture, raw):
                 return self._arranged(picture)
         except InputError:
             raise
@@ -153,21 +171,36 @@ class Image(fields.OfFiles):
         return picture
 
     def _arranged(self, picture: Picture) -> npt.NDArray[np.uint8]:
-        from PIL import ImageOps
-
-        colored = self._colored(ImageOps.exif_transpose(picture))
-        pixels = np.asarray(self._resized(colored)).reshape(self.height, self.width, self.channels)
+        pixels = np.asarray(self._resized(self._upright(picture))).reshape(self.height, self.width, self.channels)
         return pixels[..., ::-1] if self.color == "bgr" else pixels
+
+    def _upright(self, picture: Picture) -> Picture:
+        """As its orientation says, in 8 bits, gray or RGB; made in strips, for what is in between takes memory, too."""
+        picture.load()
+        turn = _TURNS.get(picture.getexif().get(_ORIENTATION, 1))
+        if turn is None and picture.mode == self._mode and not self._is_composed(picture):
+            return picture
+        size = picture.size[::-1] if turn and turn[1] else picture.size
+        upright: Picture = _pillow().new(self._mode, size)
+        for top, strip in _strips(picture, size, *(turn or ("", False, False))):
+            upright.paste(self._colored(strip), (0, top))
+        return upright
+
+    @property
+    def _mode(self) -> str:
+        return "L" if self.color == "gray" else "RGB"
+
+    def _is_composed(self, picture: Picture) -> bool:
+        return self.alpha != "drop" and picture.has_transparency_data
 
     def _colored(self, picture: Picture) -> Picture:
         """In 8 bits, gray or RGB."""
         if picture.mode.startswith("I"):  # 16 bits a pixel; Pillow's own conversion clips instead of scaling
-            picture = _pillow().fromarray((np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-        mode = "L" if self.color == "gray" else "RGB"
-        if self.alpha != "drop" and picture.has_transparency_data:
+            picture = _pillow().fromarray((np.asarray(picture) >> 8).clip(0, 255).astype(np.uint8))
+        if self._is_composed(picture):
             layer = picture.convert("RGBA")
             picture = _pillow().alpha_composite(_pillow().new("RGBA", layer.size, self.alpha), layer)
-        return picture.convert(mode)
+        return picture.convert(self._mode)
 
     def _resized(self, picture: Picture) -> Picture:
         method = getattr(_pillow().Resampling, self.interpolation.upper())
@@ -191,6 +224,51 @@ class Image(fields.OfFiles):
         ground: Picture = _pillow().new(picture.mode, wanted, self.fill if picture.mode == "L" else (self.fill,) * 3)
         ground.paste(_scaled(picture, size, method), ((self.width - size[0]) // 2, (self.height - size[1]) // 2))
         return ground
+
+
+def _strips(
+    picture: Picture, size: tuple[int, int], turn: str, in_columns: bool, from_end: bool
+) -> Iterator[tuple[int, Picture]]:
+    """(number of the first row, some rows) of the picture that turned has this size, from the top."""
+    width, height = size
+    rows = max(1, _AT_ONCE // width)
+    for top in range(0, height, rows):
+        low, high = top, min(top + rows, height)
+        if from_end:
+            low, high = height - high, height - low
+        box = (low, 0, high, width) if in_columns else (0, low, width, high)
+        strip = picture if rows >= height else picture.crop(box)
+        yield top, strip.transpose(_pillow().Transpose[turn]) if turn else strip
+
+
+def _room_for(picture: Picture, raw: bytes | bytearray) -> AbstractContextManager[object]:
+    """To be held while the picture is decoded. Raises ``InputError`` if that would take too much memory."""
+    width, height = picture.size
+    each, kind = _BYTES, ""
+    if picture.format == "WEBP":
+        each, kind = _BYTES_WEBP, " of a WebP"
+    elif raw.startswith(b"\xff\xd8") and not _is_in_one_scan(raw):  # a JPEG, which Pillow may call an MPO
+        each, kind = _BYTES_IN_SCANS, " of a progressive JPEG"
+    if width * height * each > MAX_BYTES:
+        raise InputError(f"the picture has {width} × {height} pixels; at most {MAX_BYTES // each} are taken{kind}")
+    if max(width, height) > MAX_LENGTH:
+        raise InputError(f"the picture has {width} × {height} pixels; at most {MAX_LENGTH} are taken on a side")
+    return _one_large if width * height * each > _LARGE_BYTES else nullcontext()
+
+
+def _is_in_one_scan(raw: bytes | bytearray) -> bool:
+    """Whether a JPEG is surely decoded row by row: sequential, all its components together (ITU-T T.81, B.2)."""
+    at, components = 2, 0
+    while at + 10 <= len(raw) and raw[at] == 0xFF and 0xC0 <= raw[at + 1] < 0xFF:
+        kind = raw[at + 1]
+        if kind in (0xC0, 0xC1):  # the frame's header
+            components = raw[at + 9]
+        elif kind == 0xDA:  # the first scan's
+            return raw[at + 4] == components
+        elif 0xD0 <= kind <= 0xD9:  # has no length, and does not belong here
+            return False
+        at += 2 + int.from_bytes(raw[at + 2 : at + 4], "big")
+    return False
 
 
 def _scaled(picture: Picture, size: tuple[int, int], method: Any) -> Picture:

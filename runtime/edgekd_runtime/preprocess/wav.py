@@ -23,7 +23,8 @@ _RATES = (1_000, 768_000)
 _MAX_CHANNELS = 64
 _STREAMED = (0, 0xFFFFFFFF)  # a length that its writer did not know
 _ZEROS, _ROLLOFF = 6, 0.99
-_AT_ONCE = 1 << 16
+_MAX_WEIGHTS = 1 << 20  # of one pair of rates, 8 MB; 44100 to 16000 takes 5,760, 44099 to 16000 576,000
+_AT_ONCE = 1 << 18  # products
 
 
 def read_wav(data: bytes | bytearray) -> tuple[npt.NDArray[np.float64], int]:
@@ -100,28 +101,37 @@ def resample(sound: Sound, rate: int, wanted: int, count: int) -> Sound:
 
     A sinc under a Hann window of six zeros on each side, cut at 0.99 of the lower band's edge: what
     ``torchaudio.functional.resample`` does by default (Smith, "Digital Audio Resampling Home Page").
+
+    Raises ``InputError`` where the rates have so little in common that this takes too many weights.
     """
     if rate == wanted:
         return sound[:count]
     down, up = rate // gcd(rate, wanted), wanted // gcd(rate, wanted)
-    weights, reach = _kernels(down, up)
+    reach = ceil(_ZEROS * down / (min(down, up) * _ROLLOFF))
+    if up * (2 * reach + 2) > _MAX_WEIGHTS:
+        raise InputError(
+            f"the .wav file has {rate} samples a second, from which {wanted} cannot well be made; "
+            f"resample it to {wanted}, or to a common rate such as 16000, 44100 or 48000"
+        )
+    weights = _kernels(down, up, reach)
     count = min(count, ceil(len(sound) * up / down))
     padded = np.concatenate([np.zeros(reach), sound, np.zeros(2 * reach + down)])
     made = np.empty(count)
     taps = np.arange(weights.shape[1])
-    for start in range(0, count, _AT_ONCE):
-        times = np.arange(start, min(start + _AT_ONCE, count)) * down
+    rows = max(1, _AT_ONCE // len(taps))
+    for start in range(0, count, rows):
+        times = np.arange(start, min(start + rows, count)) * down
         near = padded[(times // up)[:, None] + taps]
         made[start : start + len(times)] = np.einsum("ij,ij->i", near, weights[times % up])
     return made
 
 
 @lru_cache(maxsize=4)
-def _kernels(down: int, up: int) -> tuple[npt.NDArray[np.float64], int]:
-    """``(up, taps)`` weights, a row for each of the places between two samples, and how far they reach to each side."""
+def _kernels(down: int, up: int, reach: int) -> npt.NDArray[np.float64]:
+    """``(up, 2 · reach + 2)`` weights: a row for each of the places between two samples."""
     band = min(down, up) * _ROLLOFF
-    reach = ceil(_ZEROS * down / band)
     # In periods of the band's edge: where each tap lies from the place that is asked for.
     distance = (np.arange(-reach, reach + 2) - np.arange(up)[:, None] / up) * band / down
     window = np.cos(distance.clip(-_ZEROS, _ZEROS) * np.pi / _ZEROS / 2) ** 2
-    return np.sinc(distance) * window * (band / down), reach
+    weights: npt.NDArray[np.float64] = np.sinc(distance) * window * (band / down)
+    return weights
