@@ -26,7 +26,7 @@ MAY_IMPORT = {
 }
 RUNTIME_MAY_IMPORT = {
     *("numpy", "click", "h11", "uvicorn", "ai_edge_litert", "tflite_runtime"),
-    *("orjson", "PIL", "cryptography"),  # extras
+    *("httptools", "orjson", "PIL", "cryptography"),  # extras
 }
 MAX_PACKAGES = 12
 PYPROJECT = dict.fromkeys(ROOMS, ROOT / "pyproject.toml") | {"edgekd_runtime": ROOT / "runtime/pyproject.toml"}
