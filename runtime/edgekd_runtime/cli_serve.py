@@ -179,7 +179,7 @@ def serve(
         check=partial(load_bundle, trust=trusted),
         unloaded=siblings.place.unloaded if siblings else (),
     )
-    engines = repository.open_named(bundle_paths, None if is_first or siblings is None else siblings.place.named)
+    engines = repository.open_named(bundle_paths, siblings.place.named if siblings is not None else {})
     engines.update(repository.open_folder(engines))
     for engine in engines.values() if is_first else ():
         for what in shortcomings(engine):

@@ -67,7 +67,10 @@ class BodyTooLargeError(RuntimeFault):
 
 
 class ClientError(RuntimeFault):
-    """A server refused, or gave no answer. ``status``: as in HTTP; None where there was none."""
+    """A server refused or gave no answer, or what was given cannot be sent.
+
+    ``status``: as in HTTP; None where there was none.
+    """
 
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from edgekd_runtime import logs
@@ -74,7 +75,7 @@ class Repository:
         self._site: Site | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def open_named(self, paths: tuple[Path, ...], known: Mapping[str, str] | None = None) -> dict[str, Engine]:
+    def open_named(self, paths: tuple[Path, ...], known: Mapping[str, str] = MappingProxyType({})) -> dict[str, Engine]:
         """The models to start with that were named one by one. Raises what ``open_engine`` does.
 
         ``known``: ``named`` of a server process that was before this one; what it has served is no reason not to start.
@@ -84,7 +85,7 @@ class Repository:
             try:
                 engine = self._open_engine(path)
             except RuntimeFault as fault:
-                if known is None or str(path) not in known:
+                if str(path) not in known:
                     raise
                 self._name(known[str(path)], path)
                 self._refuse(known[str(path)], str(fault))
@@ -111,8 +112,6 @@ class Repository:
             if self._reasons.get(name) == _UNLOADED:
                 continue
             if name in taken:
-                if path.samefile(self._paths[name]):
-                    continue
                 self._refuse(name, f"{path}: a model {name!r} is served from {self._paths[name]} already")
                 continue
             self._paths[name] = path
@@ -215,8 +214,12 @@ class Repository:
         return engine
 
     def _in_folder(self) -> Iterator[tuple[str, Path]]:
+        """Name → path, without the files that were named one by one, whatever they are called."""
         if self._folder is not None:
-            yield from ((path.stem, path) for path in sorted(self._folder.glob(f"*{SUFFIX}")) if is_name(path.stem))
+            named = {Path(path).resolve() for path in self.named}
+            for path in sorted(self._folder.glob(f"*{SUFFIX}")):
+                if is_name(path.stem) and path.resolve() not in named:
+                    yield path.stem, path
 
     def _path_of(self, name: str) -> Path:
         known = {**dict(self._in_folder()), **self._paths}

@@ -99,6 +99,7 @@ class Site:
         self.lanes: dict[str, Lane] = {}
         self.company = Company()
         self.is_draining = False
+        self.max_inflated_bytes = 16 << 20  # of a compressed body; whoever serves sets its own limit
         self.repository: Repository | None = None
         self.siblings: Siblings | None = None
         self._earlier: dict[str, Histogram] = {}  # what interpreters took that have been replaced
@@ -109,7 +110,9 @@ class Site:
         self._templates = [(_pattern(route.path), route) for route in self.routes if not isinstance(route, Route)]
         for route in self.routes:
             if isinstance(route, Route):
-                self._handlers.setdefault(route.path, {})[route.method] = Handler(_safe(route.make(self), route.path))
+                self._handlers.setdefault(route.path, {})[route.method] = Handler(
+                    self._safe(route.make(self), route.path)
+                )
         self._own_paths = frozenset(self._handlers)
         for name, engine in models.items():
             self.add(name, engine, self.lane_for(name, engine))
@@ -136,7 +139,7 @@ class Site:
                 path = route.path.format(model=name, version=engine.bundle.version)
                 if path in self._own_paths:  # a model of the name "stats"
                     continue
-                post = _safe(route.make(self, engine), f"model {name}")
+                post = self._safe(route.make(self, engine), f"model {name}")
                 made.setdefault(path, {})[route.method] = Handler(post, **(runs if route.method == "POST" else {}))
         self._forget(name, but=made)
         self._remember(name)
@@ -211,7 +214,28 @@ class Site:
     def aside(self, post: Post, what: str) -> Handler:
         """``post`` in a thread for what takes long and concerns the models themselves, one at a time."""
         self._repository_lane = self._repository_lane or Lane("edgekd-repository", workers=1, limit=16)
-        return Handler(_safe(post, what), lane=self._repository_lane)
+        return Handler(self._safe(post, what), lane=self._repository_lane)
+
+    def _safe(self, answer: Post, what: str) -> Post:
+        """``answer``, also of compressed bodies, with faults as replies.
+
+        What nobody foresaw goes to the log, not to the client.
+        """
+
+        def call(body: Body, headers: Headers) -> Reply:
+            try:
+                if _CODING in headers:
+                    body = compressed.inflate(body, headers[_CODING], self.max_inflated_bytes)
+                return answer(body, headers)
+            except errors.RuntimeFault as fault:
+                return fault_reply(fault)
+            except Exception:
+                name = logs.request_id(headers)
+                logs.failure("failed", what=what, request=name)
+                told = f"the server failed on this request; its log says why under {name}"
+                return error_reply(500, told, ((logs.REQUEST_ID, name),))
+
+        return call
 
     def _by_template(self, method: str, path: str) -> Handler | Reply:
         """A route with a name; or whether it is the path or only the model that does not exist."""
@@ -238,28 +262,6 @@ class Site:
 
 def _wrong_method(methods: Iterable[str]) -> Reply:
     return error_reply(405, "this path does not take that method", (("allow", ", ".join(methods)),))
-
-
-def _safe(answer: Post, what: str) -> Post:
-    """``answer``, also of compressed bodies, with faults as replies.
-
-    What nobody foresaw goes to the log, not to the client.
-    """
-
-    def call(body: Body, headers: Headers) -> Reply:
-        try:
-            if _CODING in headers:
-                body = compressed.inflate(body, headers[_CODING])
-            return answer(body, headers)
-        except errors.RuntimeFault as fault:
-            return fault_reply(fault)
-        except Exception:
-            name = logs.request_id(headers)
-            logs.failure("failed", what=what, request=name)
-            told = f"the server failed on this request; its log says why under {name}"
-            return error_reply(500, told, ((logs.REQUEST_ID, name),))
-
-    return call
 
 
 def _pattern(template: str) -> re.Pattern[str]:

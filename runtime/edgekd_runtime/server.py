@@ -10,7 +10,6 @@ from typing import Any
 from edgekd_runtime.lanes import Handler
 from edgekd_runtime.reply import Guard, Headers, Reply, error_reply, headers_of, too_large
 from edgekd_runtime.routes import Site
-from edgekd_runtime.wire import compressed
 
 DEFAULT_MAX_BODY_BYTES = 1 << 20
 DISCARDED_BYTES = 16 << 20
@@ -32,7 +31,7 @@ class Application:
         self._site = site
         self._guards = tuple(guards)
         self._max_body_bytes = max_body_bytes
-        compressed.limit_to(max_body_bytes)
+        site.max_inflated_bytes = max_body_bytes
 
     async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
         if scope["type"] != "http" or (reply := await self._reply(scope, receive)) is None:

@@ -7,22 +7,16 @@ import zlib
 from edgekd_runtime.errors import BodyTooLargeError, InputError, MediaTypeError
 from edgekd_runtime.reply import Body
 
-_max_bytes = 16 << 20
 _EITHER_FORMAT = 32 + zlib.MAX_WBITS  # zlib tells gzip and deflate apart by their first bytes
 _STEP = 4 << 10  # bytes; of a gzip of many short members, what follows each is copied
 
 
-def limit_to(max_bytes: int) -> None:
-    """As much may come out as a body that is not compressed may have; a few kilobytes can say gigabytes.
+def inflate(body: Body, coding: str, max_bytes: int) -> Body:
+    """What was compressed as ``Content-Encoding`` says.
 
-    For the whole process, which has one server: routes know nothing of their server's limit.
+    ``max_bytes`` may come out at most; a few kilobytes can say gigabytes.
+    Raises ``InputError`` or ``BodyTooLargeError``.
     """
-    global _max_bytes
-    _max_bytes = max_bytes
-
-
-def inflate(body: Body, coding: str) -> Body:
-    """What was compressed as ``Content-Encoding`` says. Raises ``InputError`` or ``BodyTooLargeError``."""
     coding = coding.lower()
     if coding in ("identity", ""):
         return body
@@ -34,9 +28,9 @@ def inflate(body: Body, coding: str) -> Body:
             if stream.eof and coding != "deflate":  # a gzip may have several members (RFC 1952, 2.2)
                 stream = zlib.decompressobj(_EITHER_FORMAT)
             part = memoryview(body)[at : at + _STEP]
-            content += stream.decompress(part, _max_bytes + 1 - len(content))
-            if len(content) > _max_bytes:
-                raise BodyTooLargeError(f"the body holds more than {_max_bytes} bytes, which is the most that is taken")
+            content += stream.decompress(part, max_bytes + 1 - len(content))
+            if len(content) > max_bytes:
+                raise BodyTooLargeError(f"the body holds more than {max_bytes} bytes, which is the most that is taken")
             at += len(part) - len(stream.unused_data)
             if stream.eof and coding == "deflate":
                 break
